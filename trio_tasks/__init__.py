@@ -1,0 +1,1 @@
+"""A job engine for Trio and AnyIO programs on Redis Streams."""

@@ -1,0 +1,93 @@
+"""The only reads of wall clock, monotonic clock, randomness and fresh ids.
+
+Everything else gets time, luck and ids as arguments, which is what lets the whole engine run
+under a virtual clock and replay from a seed. Durations inside the engine come from the event
+loop's own clock (`loop_time`), so that Trio's `MockClock` governs them; instants that decide a
+job's fate come from the broker (server time), never from here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import secrets
+import socket
+import time
+
+import anyio
+
+from trio_tasks.job import Millis
+
+__all__ = ["Ids", "host_name", "jitter", "loop_time", "monotonic", "wall_clock_ms"]
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def wall_clock_ms() -> Millis:
+    """This machine's wall clock. Shown to people (`emitted_at`); it decides nothing."""
+    return Millis(time.time_ns() // 1_000_000)
+
+
+def loop_time() -> float:
+    """Seconds on the running event loop's clock; a virtual clock moves it."""
+    return anyio.current_time()
+
+
+def monotonic() -> float:
+    """Seconds of real time. Only for "have I held the loop too long", never for policy."""
+    return time.monotonic()
+
+
+def jitter() -> float:
+    """Luck in [0, 1)."""
+    return random.random()
+
+
+def host_name() -> str:
+    """Host and process id, to tell workers apart in listings."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _random_text(length: int) -> str:
+    number = secrets.randbits(5 * length)
+    return "".join(_ALPHABET[(number >> (5 * place)) & 31] for place in range(length))
+
+
+class Ids:
+    """Fresh identifiers: one random prefix of 80 bits, then a counter.
+
+    A minted job id is `<prefix>@<counter>`; a chosen id may not contain `@`, so the two never
+    meet. A counter is half the cost of a bulk emit with uuid4 (measured). The prefix is renewed
+    in a forked child, which would otherwise mint its parent's ids.
+    """
+
+    __slots__ = ("_count", "_pid", "_prefix")
+
+    def __init__(self) -> None:
+        self._renew()
+
+    def _renew(self) -> None:
+        self._pid = os.getpid()
+        self._prefix = _random_text(16)
+        self._count = itertools.count(1)
+
+    def job_id(self) -> str:
+        """A job id that nobody has used: `<random prefix>@<counter>`."""
+        if self._pid != os.getpid():
+            self._renew()
+        return f"{self._prefix}@{next(self._count)}"
+
+    def emit_number(self) -> str:
+        """The number of one emit call for a chosen id (see 'identity' in docs/protocol.md)."""
+        if self._pid != os.getpid():
+            self._renew()
+        return f"{self._prefix}{next(self._count)}"
+
+    def incarnation(self, consumer_id: str) -> str:
+        """The name of one life of a consumer in one queue: `<consumer_id>:<random>`."""
+        return f"{consumer_id}:{_random_text(12)}"
+
+    def consumer_id(self) -> str:
+        """A consumer id for a process that was not given one."""
+        return f"{socket.gethostname()}-{_random_text(6)}"
