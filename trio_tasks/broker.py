@@ -38,7 +38,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from enum import Enum, StrEnum
-from typing import Protocol
+from typing import Protocol, Self
 
 import msgspec
 
@@ -121,6 +121,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
         emitted_at_ms, scheduled_for_ms: by the emitter's clock; shown only.
         debounce: as given at emit, or of a trailing debounce that the emitter decided.
         debounce_key: a key given at emit without a window of its own.
+        schedule: the schedule whose occurrence it is.
     """
 
     version: int
@@ -135,6 +136,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     scheduled_for_ms: int | None = None
     debounce: Debounce | None = None
     debounce_key: str | None = None
+    schedule: str | None = None
 
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -189,6 +191,7 @@ class Delivery(msgspec.Struct, frozen=True):
         raw: the record's bytes, for messages and the DLQ; empty where `record` is there.
         version: the record's schema version, also of a newer one; `None`: undecodable.
         deadline_at_ms, unknown_since_ms, interruptions, generation: see `JobFacts`.
+        requeued: somebody put it back from the DLQ in this life.
         cancel_reason: somebody has asked to cancel the job since its former worker died.
     """
 
@@ -201,6 +204,7 @@ class Delivery(msgspec.Struct, frozen=True):
     unknown_since_ms: int | None = None
     interruptions: int = 0
     generation: int = 0
+    requeued: bool = False
     cancel_reason: str | None = None
 
 
@@ -343,10 +347,14 @@ class Membership(Protocol):
     """
 
     @property
-    def queue(self) -> str: ...
+    def queue(self) -> str:
+        """The queue."""
+        ...
 
     @property
-    def incarnation(self) -> str: ...
+    def incarnation(self) -> str:
+        """The name of this life of the consumer."""
+        ...
 
     async def step(self, outcomes: Sequence[Outcome], want: int) -> StepReply:
         """Apply outcomes, then hand out up to `want` jobs, in one round trip.
@@ -526,12 +534,16 @@ class Broker(Protocol):
         ...
 
     @property
-    def connected(self) -> bool: ...
+    def connected(self) -> bool:
+        """Whether requests go through at the moment."""
+        ...
 
     @property
-    def last_error(self) -> str | None: ...
+    def last_error(self) -> str | None:
+        """The last reason why they did not; no data, no credentials."""
+        ...
 
-    async def __aenter__(self) -> Broker: ...
+    async def __aenter__(self) -> Self: ...
 
     async def __aexit__(self, *exc_info: object) -> bool | None: ...
 
@@ -590,7 +602,9 @@ class Broker(Protocol):
         """Remove a schedule; whether it was there. Jobs that it made stay."""
         ...
 
-    async def due_schedules(self, queue: str) -> DueSchedules: ...
+    async def due_schedules(self, queue: str) -> DueSchedules:
+        """The schedules that are due by the server's clock."""
+        ...
 
     async def tick(
         self, schedule: ScheduleRecord, *, next_at_ms: int | None, job: NewJob | None
@@ -605,7 +619,9 @@ class Broker(Protocol):
 
     # -- looking and steering ------------------------------------------------------------------
 
-    async def queues(self) -> list[str]: ...
+    async def queues(self) -> list[str]:
+        """The names of all queues that were ever emitted to or served, sorted."""
+        ...
 
     async def read(
         self, queue: str, ids: Sequence[str], *, logs: bool = False
@@ -623,7 +639,9 @@ class Broker(Protocol):
         """
         ...
 
-    async def counts(self, queue: str) -> Counts: ...
+    async def counts(self, queue: str) -> Counts:
+        """The queue in numbers."""
+        ...
 
     async def cancel(
         self, queue: str, job_id: str, *, number: str | None, reason: str, retention_ms: int

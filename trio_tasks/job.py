@@ -59,9 +59,7 @@ class JobState(StrEnum):
         return self in FINAL_STATES
 
 
-FINAL_STATES = frozenset(
-    {JobState.COMPLETED, JobState.SKIPPED, JobState.CANCELLED, JobState.DEAD}
-)
+FINAL_STATES = frozenset({JobState.COMPLETED, JobState.SKIPPED, JobState.CANCELLED, JobState.DEAD})
 
 
 class Job(Generic[T_co]):

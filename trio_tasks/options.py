@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict, TypeVar, cast
 
 from trio_tasks.errors import ConfigurationError
 from trio_tasks.job import Millis
@@ -54,11 +54,19 @@ class JobLike(Protocol):
     """What a debounce key function may look at."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The event."""
+        ...
+
     @property
-    def queue(self) -> str: ...
+    def queue(self) -> str:
+        """The queue."""
+        ...
+
     @property
-    def data(self) -> Any: ...
+    def data(self) -> Any:
+        """The data, as the handler's type has them or as plain JSON."""
+        ...
 
 
 DebounceKey: TypeAlias = str | Callable[[JobLike], str]
@@ -151,7 +159,8 @@ class DebouncePolicy:
     def __post_init__(self) -> None:
         if duration_ms("window", self.window) < 1:
             raise ConfigurationError(f"window={self.window!r}: give at least 0.001 s")
-        if self.key is not None and not callable(self.key) and not isinstance(self.key, str):
+        key = cast("object", self.key)
+        if key is not None and not callable(key) and not isinstance(key, str):
             raise ConfigurationError(
                 f"key={self.key!r}: give a string, a function of the job, or None"
             )
@@ -192,7 +201,7 @@ class ProcessorOptions:
         if self.debounce is not None:
             debounce = DebouncePolicy.from_value("debounce", self.debounce)
             object.__setattr__(self, "debounce", debounce)
-        if not isinstance(self.ignore_config_errors, bool):
+        if self.ignore_config_errors not in (True, False):
             raise ConfigurationError(
                 f"ignore_config_errors={self.ignore_config_errors!r}: give True or False"
             )
@@ -230,8 +239,9 @@ class EmitOptions(TypedDict, total=False):
     0 to 9, higher first. `delay`: seconds from now; `delay_until`: an aware instant. `attempts`:
     total runs; `retry_count`: `attempts - 1`. `retry_delay`: seconds before the second run, in the
     place of the policy's `delay`. `repeat`: stores a schedule. `debounce`: a window in seconds,
-    a policy, or a key for the policy that holds otherwise. `timeout`: seconds for one attempt. `deadline`: seconds from now, or an
-    aware instant, after which no attempt starts. `retention`: seconds the ended job is kept.
+    a policy, or a key for the policy that holds otherwise. `timeout`: seconds for one attempt.
+    `deadline`: seconds from now, or an aware instant, after which no attempt starts. `retention`:
+    seconds the ended job is kept.
     """
 
     queue: str | None
@@ -280,16 +290,19 @@ def check_id(what: str, value: object, *, minted: bool = False) -> str:
 
 def check_int(what: str, value: object, *, least: int, most: int | None = None) -> int:
     """A whole number in a range; `True` and `1.0` are refused."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ConfigurationError(f"{what}={_short(value)}: give a whole number {_range(least, most)}")
-    if value < least or (most is not None and value > most):
-        raise ConfigurationError(f"{what}={_short(value)}: give a whole number {_range(least, most)}")
+    if (
+        not isinstance(value, int)
+        or isinstance(value, bool)
+        or value < least
+        or (most is not None and value > most)
+    ):
+        raise ConfigurationError(
+            f"{what}={_short(value)}: give a whole number {_range(least, most)}"
+        )
     return value
 
 
-def check_number(
-    what: str, value: object, *, least: float, most: float | None = None
-) -> float:
+def check_number(what: str, value: object, *, least: float, most: float | None = None) -> float:
     """A finite number in a range."""
     if (
         not isinstance(value, (int, float))
@@ -356,30 +369,31 @@ def group_from(cls: type[G], name: str, value: object) -> G:
             f"{name}={_short(value)}: give a {cls.__name__} or a mapping with its fields"
         )
     allowed = [f.name for f in fields(cls)]  # pyright: ignore[reportArgumentType]
-    for key in value:  # pyright: ignore[reportUnknownVariableType]
+    given = cast("Mapping[str, Any]", value)
+    for key in given:
         if key not in allowed:
             raise ConfigurationError(
                 f"{name}: {cls.__name__} has no field {key!r}{closest(key, allowed)}"
             )
-    return cls(**value)
+    return cls(**given)
 
 
 def closest(word: object, allowed: Sequence[str]) -> str:
-    """"; did you mean …?" with the allowed word that is nearest, and the list of all."""
+    """The end of a message: the allowed word that is nearest, and the list of all."""
     text = str(word)
-    near = difflib.get_close_matches(text, allowed, n=1, cutoff=0.5) or [
-        name for name in allowed if name in text or text in name
-    ]
+    # A typo, else one that is part of the other (`retry_delay` for `delay`), else a resemblance.
+    near = (
+        difflib.get_close_matches(text, allowed, n=1, cutoff=0.8)
+        or sorted((name for name in allowed if name in text or text in name), key=len)[-1:]
+        or difflib.get_close_matches(text, allowed, n=1, cutoff=0.5)
+    )
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"{hint} (allowed: {', '.join(allowed)})" if allowed else f"{hint} (none is allowed)"
 
 
 def _exceptions(name: str, value: object) -> tuple[type[BaseException], ...]:
-    kinds: tuple[object, ...]
-    if isinstance(value, (tuple, list)):
-        kinds = tuple(value)  # pyright: ignore[reportUnknownArgumentType]
-    else:
-        kinds = (value,)
+    many = isinstance(value, (tuple, list))
+    kinds: Sequence[object] = cast("Sequence[object]", value) if many else (value,)
     result: list[type[BaseException]] = []
     for kind in kinds:
         if not isinstance(kind, type) or not issubclass(kind, BaseException):

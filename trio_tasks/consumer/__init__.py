@@ -1,0 +1,19 @@
+"""The runtime: AnyIO tasks that fetch jobs, run them, and carry their outcomes back.
+
+It obeys the Processor's decisions and speaks to storage through the Broker protocol only.
+
+```
+feeder.py        one queue: takes for free slots, commits outcomes, waits for hints
+slots.py         the tasks that run attempts, one after another
+attempt.py       one attempt as a pipeline: may it run? decode, debounce, run, outcome
+drive.py         a coroutine in a contextvars.Context of its own, without a task of its own
+held.py          a start in this process's memory
+committer.py     the commit buffer
+lease_keeper.py  renew, let go, join anew
+timeouts.py      time-outs of attempts
+logs.py          job.logger
+events.py        counters and in-process events
+shutdown.py      the stop protocol
+consumer.py      wires them
+```
+"""

@@ -1,0 +1,368 @@
+"""One attempt, as a pipeline: may it run? decode, debounce, run, and say what came of it.
+
+No policy lives here: each stage turns what happened into an `Input`, the Processor answers with a
+decision, and `Held` carries it to the commit buffer. From the moment a handler has ended until its
+outcome is in the buffer there is no await, so that a cancel cannot come in between.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextvars import ContextVar, copy_context
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.to_thread
+
+from trio_tasks import environment
+from trio_tasks.broker import DebounceAsk, Delivery, Outcome, Record
+from trio_tasks.consumer.drive import drive
+from trio_tasks.consumer.held import Held
+from trio_tasks.context import CancelReason, end_attempt
+from trio_tasks.errors import SerializationError
+from trio_tasks.job import Job
+from trio_tasks.processor.dead_letter import error_json
+from trio_tasks.processor.decisions import Complete, Run, Verdict
+from trio_tasks.processor.facts import JobFacts
+from trio_tasks.processor.inputs import (
+    BadData,
+    BadResult,
+    CancelRequested,
+    DebounceAnswered,
+    Failed,
+    HandedOut,
+    Input,
+    Interrupted,
+    LeaseLost,
+    OutcomeRefused,
+    Succeeded,
+    TimedOut,
+)
+from trio_tasks.processor.signals import classify
+
+if TYPE_CHECKING:
+    from trio_tasks.consumer.handling import Handling, Lookup
+    from trio_tasks.consumer.logs import JobLogs
+    from trio_tasks.consumer.slots import Slot, Slots
+    from trio_tasks.consumer.timeouts import Timeouts
+    from trio_tasks.processor.processor import Processor
+
+__all__ = ["Attempts", "in_handler"]
+
+log = logging.getLogger("trio_tasks.consumer")
+
+in_handler: ContextVar[object] = ContextVar("trio_tasks_in_handler", default=None)
+"""The consumer whose handler is running here; `stop()` inside a handler would wait for itself."""
+
+_GOOD = HandedOut()
+_SUCCEEDED = Succeeded()
+
+
+class Attempts:
+    """Runs attempts for the slots of one consumer."""
+
+    def __init__(
+        self,
+        *,
+        owner: object,
+        lookup: Lookup,
+        processor: Processor,
+        retention_ms: int,
+        dead_letter_stream: str | None,
+        timeouts: Timeouts,
+        logs: JobLogs,
+        threads: anyio.CapacityLimiter,
+    ) -> None:
+        """Wire the pipeline.
+
+        Args:
+            owner: the consumer, see `in_handler`.
+            lookup: finds the handling of an event.
+            processor: decides about jobs whose event is unknown here.
+            retention_ms: for jobs whose event is unknown here.
+            dead_letter_stream: the stream of `DeadLetterPolicy`.
+            timeouts: the keeper of the attempts' time-outs.
+            logs: where `job.logger` lines go.
+            threads: bounds the threads of sync handlers.
+        """
+        self.slots: Slots | None = None
+        self._lookup = lookup
+        self._processor = processor
+        self._retention_ms = retention_ms
+        self._dead_letter_stream = dead_letter_stream
+        self._timeouts = timeouts
+        self._logs = logs
+        self._threads = threads
+        self._base = copy_context()
+        self._base.run(in_handler.set, owner)
+
+    # -- the pipeline ----------------------------------------------------------------------------
+
+    async def run(self, slot: Slot, held: Held) -> None:
+        """Run one attempt to its outcome.
+
+        Leaves by an exception only if that is no ordinary one (cancellation, a group, another
+        BaseException); the slot then calls `broken_off`.
+        """
+        delivery = held.delivery
+        record = delivery.record
+        handling = None if record is None else self._lookup(delivery.token.queue, record.event)
+        facts = facts_of(delivery)
+        processor = self._processor if handling is None else handling.processor
+        decision = processor.decide(
+            facts, _handed_out(delivery, handling), now_ms=held.now_ms, jitter=0.5
+        )
+        if not isinstance(decision, Run):
+            self._end(held, handling, facts, decision)
+            return
+        assert record is not None
+        assert handling is not None
+        if held.cause is not None or held.feed.stale():
+            self.give_up(held)
+            return
+        try:
+            data = handling.decode(record.data)
+        except SerializationError as error:
+            self._decide(held, handling, facts, BadData(), error)
+            return
+        try:
+            ask = handling.debounce(delivery, record, data)
+        except Exception as error:
+            self._decide(held, handling, facts, Failed(error), error)
+            return
+        if ask is not None and not await self._may_run(held, handling, facts, ask):
+            return
+        await self._handle(slot, held, handling, facts, record, data)
+
+    async def _may_run(
+        self, held: Held, handling: Handling, facts: JobFacts, ask: DebounceAsk
+    ) -> bool:
+        """Ask for the debounce key; `False`: the job has ended."""
+        assert self.slots is not None
+        self.slots.suspended()
+        holder = await held.feed.debounce(ask)
+        decision = handling.processor.decide(
+            facts, DebounceAnswered(holder), now_ms=held.now_ms, jitter=0.5
+        )
+        if not isinstance(decision, Run):
+            self._end(held, handling, facts, decision)
+            return False
+        if ask.edge == "leading" and holder == ask.token.job_id:
+            held.reopen = ask.digest
+        if held.cause is not None:
+            self.give_up(held)
+            return False
+        return True
+
+    async def _handle(
+        self,
+        slot: Slot,
+        held: Held,
+        handling: Handling,
+        facts: JobFacts,
+        record: Record,
+        data: object,
+    ) -> None:
+        token = held.delivery.token
+        job: Job[Any] = Job(
+            token.job_id,
+            record.event,
+            token.queue,
+            data,
+            facts.attempt,
+            handling.processor.attempts_of(facts),
+            token.level,
+            record.emitted_at_ms,
+            record.scheduled_for_ms,
+            self._logs.logger(held, handling.max_logs),
+        )
+        held.job = job
+        held.begun = True
+        held.feed.began(held)
+        timeout_ms = record.timeout_ms if record.timeout_ms is not None else handling.timeout_ms
+        if timeout_ms is not None:
+            self._timeouts.add(held, timeout_ms)
+        assert self.slots is not None
+        try:
+            if handling.is_async:
+                context = self._base.copy()
+                coroutine = context.run(handling.invoke, job, held)
+                value = await drive(context, coroutine, self.slots.suspended)
+            else:
+                value = await self._in_thread(slot, held, handling, job)
+        except Exception as error:
+            if isinstance(error, BaseExceptionGroup):
+                raise  # cancellation may be inside: the slot's scope sorts it out
+            self._decide(held, handling, facts, classify(error), error)
+            return
+        try:
+            result = handling.encode(value)
+        except SerializationError as error:
+            self._decide(held, handling, facts, BadResult(), error)
+            return
+        decision = handling.processor.decide(facts, _SUCCEEDED, now_ms=held.now_ms, jitter=0.5)
+        assert not isinstance(decision, Run)
+        self._end(held, handling, facts, decision, result=result)
+
+    async def _in_thread(self, slot: Slot, held: Held, handling: Handling, job: Job[Any]) -> object:
+        """Run a sync handler. It cannot be cancelled: it is waited for, until `abandon_threads`.
+
+        The scope shields the wait from the slot's scope; the stop protocol cancels it at the end
+        of its time, and the thread is left behind.
+        """
+        assert self.slots is not None
+        self.slots.suspended()
+        context = self._base.copy()
+        with anyio.CancelScope(shield=True) as scope:
+            slot.thread_scope = scope
+            try:
+                return await anyio.to_thread.run_sync(
+                    lambda: context.run(handling.invoke, job, held),
+                    abandon_on_cancel=True,
+                    limiter=self._threads,
+                )
+            finally:
+                slot.thread_scope = None
+        raise _AbandonedError
+
+    # -- ends ------------------------------------------------------------------------------------
+
+    def broken_off(self, held: Held, error: BaseException | None) -> None:
+        """End a job whose attempt was left by cancellation (`None`) or by another exception."""
+        if held.ended:
+            return
+        if isinstance(error, _AbandonedError):
+            held.feed.abandoned(held)
+            return
+        facts = facts_of(held.delivery)
+        handling = self._handling(held)
+        if error is None:
+            self.give_up(held)
+        else:
+            self._decide(held, handling, facts, classify(error), error)
+
+    def give_up(self, held: Held) -> None:
+        """End a job that was cancelled, for whatever cause, before or while its handler ran."""
+        facts = facts_of(held.delivery)
+        handling = self._handling(held)
+        match held.cause:
+            case CancelReason.USER:
+                reason: Input = CancelRequested(held.cause_text)
+            case CancelReason.TIMEOUT:
+                timeout_ms = self._timeouts.timeout_ms(held)
+                error = TimeoutError(f"the attempt ran longer than {timeout_ms / 1000:g} s")
+                self._decide(held, handling, facts, TimedOut(timeout_ms), error)
+                return
+            case CancelReason.SHUTDOWN:
+                held.feed.counters.interrupted += held.begun
+                reason = Interrupted(held.begun)
+            case _:
+                # No cause: the lease is too old to begin, or a scope outside was cancelled.
+                reason = LeaseLost(held.begun)
+        self._decide(held, handling, facts, reason, None)
+
+    def refused(self, outcome: Outcome, held: Held) -> Outcome:
+        """What to commit instead of an outcome that the broker refuses: dead, without payload."""
+        handling = self._handling(held)
+        processor = self._processor if handling is None else handling.processor
+        verdict = processor.decide(
+            facts_of(held.delivery), OutcomeRefused(), now_ms=held.now_ms, jitter=0.5
+        )
+        assert not isinstance(verdict, Run)
+        return Outcome(
+            token=outcome.token,
+            event=outcome.event,
+            attempt=outcome.attempt,
+            attempts=outcome.attempts,
+            verdict=verdict,
+            error=b'{"type":"trio_tasks.errors.InternalError",'
+            b'"message":"the broker refused the outcome of this attempt","traceback":""}',
+            generation=outcome.generation,
+        )
+
+    def _handling(self, held: Held) -> Handling | None:
+        record = held.delivery.record
+        return None if record is None else self._lookup(held.delivery.token.queue, record.event)
+
+    def _decide(
+        self,
+        held: Held,
+        handling: Handling | None,
+        facts: JobFacts,
+        happened: Input,
+        error: BaseException | None,
+    ) -> None:
+        processor = self._processor if handling is None else handling.processor
+        decision = processor.decide(
+            facts, happened, now_ms=held.now_ms, jitter=environment.jitter()
+        )
+        assert not isinstance(decision, Run), "only a hand-out is answered with Run"
+        self._end(held, handling, facts, decision, error=error)
+
+    def _end(
+        self,
+        held: Held,
+        handling: Handling | None,
+        facts: JobFacts,
+        verdict: Verdict,
+        *,
+        result: bytes | None = None,
+        error: BaseException | None = None,
+    ) -> None:
+        end_attempt(held)
+        delivery = held.delivery
+        record = delivery.record
+        processor = self._processor if handling is None else handling.processor
+        retention_ms = self._retention_ms if handling is None else handling.retention_ms
+        if record is not None and record.retention_ms is not None:
+            retention_ms = record.retention_ms
+        held.feed.end(
+            held,
+            Outcome(
+                token=delivery.token,
+                event="" if record is None else record.event,
+                attempt=facts.attempt,
+                attempts=processor.attempts_of(facts),
+                verdict=verdict,
+                retention_ms=retention_ms,
+                result=result,
+                error=None if error is None else error_json(error),
+                children=tuple(held.children) if isinstance(verdict, Complete) else (),
+                logged=held.logged,
+                generation=delivery.generation,
+                reopen=held.reopen,
+                dead_letter_stream=self._dead_letter_stream,
+            ),
+        )
+
+
+class _AbandonedError(BaseException):
+    """A sync handler's thread was left behind: its job is left to its lease."""
+
+
+def facts_of(delivery: Delivery) -> JobFacts:
+    """The delivery as the Processor sees it."""
+    token = delivery.token
+    record = delivery.record
+    return JobFacts(
+        id=token.job_id,
+        queue=token.queue,
+        event="" if record is None else record.event,
+        attempt=delivery.attempt,
+        attempts=None if record is None else record.attempts,
+        retry_delay_ms=None if record is None else record.retry_delay_ms,
+        deadline_at_ms=delivery.deadline_at_ms,
+        interruptions=delivery.interruptions,
+        unknown_since_ms=delivery.unknown_since_ms,
+    )
+
+
+def _handed_out(delivery: Delivery, handling: Handling | None) -> HandedOut:
+    if handling is not None and delivery.cancel_reason is None:
+        return _GOOD
+    return HandedOut(
+        known=handling is not None,
+        readable=delivery.version is not None,
+        supported=delivery.record is not None or delivery.version is None,
+        cancel_reason=delivery.cancel_reason,
+    )

@@ -1,0 +1,86 @@
+"""The commit buffer of one queue: outcomes on their way to the broker.
+
+*Group commit*: whatever accumulated while the last batch was under way goes out in the next one,
+without a timer. An outcome stays in memory until the broker has answered for it; if the answer
+was lost it goes out again, which is harmless because it is fenced by the token of its start.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+from trio_tasks.broker import Applied, Membership, Outcome, StepReply
+from trio_tasks.errors import BrokerError, BrokerUnavailableError
+
+if TYPE_CHECKING:
+    from trio_tasks.consumer.held import Held
+
+__all__ = ["BATCH_OUTCOMES", "Entry", "Outcomes", "step_or_halves"]
+
+BATCH_OUTCOMES = 128
+"""The most outcomes in one step: a step blocks the server for about 9 µs a job (measured)."""
+
+Entry: TypeAlias = "tuple[Held, Outcome]"
+
+
+class Outcomes:
+    """Outcomes that wait for a step. Children count towards the batch."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Entry] = deque()
+        self.under_way = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, held: Held, outcome: Outcome) -> None:
+        """Append an outcome. Never awaits: a handler's end and this are one."""
+        self._waiting.append((held, outcome))
+
+    def put_back(self, entries: Sequence[Entry]) -> None:
+        """Return a batch whose fate is unknown; it goes out first next time."""
+        self._waiting.extendleft(reversed(entries))
+
+    def draw(self) -> list[Entry]:
+        """The next batch: at most `BATCH_OUTCOMES` jobs, or one outcome with more children."""
+        waiting = self._waiting
+        batch: list[Entry] = []
+        size = 0
+        while waiting and size < BATCH_OUTCOMES:
+            weight = 1 + len(waiting[0][1].children)
+            if batch and size + weight > BATCH_OUTCOMES:
+                break
+            size += weight
+            batch.append(waiting.popleft())
+        return batch
+
+
+async def step_or_halves(
+    membership: Membership,
+    entries: Sequence[Entry],
+    want: int,
+    on_halves: Callable[[BrokerError], None],
+) -> StepReply:
+    """One step; where the broker fails a batch as a whole, halves, until the element is found.
+
+    Halving takes no jobs. A single outcome that fails alone is answered `REFUSED`.
+
+    Raises:
+        BrokerUnavailableError: nothing is known of any outcome in it.
+    """
+    try:
+        return await membership.step([outcome for _, outcome in entries], want)
+    except BrokerUnavailableError:
+        raise
+    except BrokerError as error:
+        if not entries:
+            raise
+        on_halves(error)
+        if len(entries) == 1:
+            return StepReply([Applied.REFUSED], None)
+        middle = len(entries) // 2
+        first = await step_or_halves(membership, entries[:middle], 0, on_halves)
+        second = await step_or_halves(membership, entries[middle:], 0, on_halves)
+        return StepReply([*first.applied, *second.applied], None, relay=first.relay or second.relay)

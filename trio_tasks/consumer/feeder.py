@@ -1,0 +1,442 @@
+"""The feed of one queue: takes jobs for free slots and carries the outcomes back.
+
+Theory of operation
+-------------------
+
+One round trip carries everything: a *step* commits the outcomes that have accumulated and takes
+jobs for the slots that are free. Two *pumps* do the same loop: wait until a step is worth its
+while, do it. With one step under way a second goes out only if it carries at least a quarter of
+the capacity, so that the server works while handlers run; there is no third pump, so there is
+never a third step.
+
+*Hungry* means: there may be jobs to take. A take that was filled leaves the feed hungry, one that
+was not leaves it satisfied; then, while slots are free, the *waker* waits for the queue's wake
+hint, until the next due instant, or (a remote broker may lose hints) for a second, and makes the
+feed hungry again. It does not wait while all slots are busy: another worker shall have the hint.
+
+Where a cancel may arrive: in a step. Its outcomes are put back, so nothing is lost; what its take
+brought is in nobody's memory and is given back by the membership (see `Broker`).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import anyio
+
+from trio_tasks.broker import (
+    Applied,
+    Broker,
+    DebounceAsk,
+    Membership,
+    Outcome,
+    Registration,
+    StartToken,
+    StepReply,
+    Taken,
+    TakeStatus,
+)
+from trio_tasks.consumer.committer import Entry, Outcomes, step_or_halves
+from trio_tasks.consumer.events import Events, QueueCounters
+from trio_tasks.consumer.held import Held
+from trio_tasks.consumer.pulse import Pulse
+from trio_tasks.context import CancelReason
+from trio_tasks.environment import loop_time, monotonic
+from trio_tasks.errors import BrokerError, BrokerUnavailableError
+from trio_tasks.job import JobState
+from trio_tasks.processor.decisions import Complete, Park, Release, Retry
+from trio_tasks.processor.lease import stop_after_ms
+
+if TYPE_CHECKING:
+    from trio_tasks.consumer.attempt import Attempts
+    from trio_tasks.consumer.logs import JobLogs
+    from trio_tasks.consumer.slots import Slots
+
+__all__ = ["Feed"]
+
+log = logging.getLogger("trio_tasks.consumer")
+
+POLL_S = 1.0
+"""How long a lost wake hint can go unnoticed."""
+
+MOST_WANTED = 128
+"""The most jobs that one step takes."""
+
+AFTER_FAILURE_S = 0.05
+"""Pause after a step that failed at once; a broker that is away makes the step itself wait."""
+
+
+class Feed:
+    """One queue, as far as this process serves it."""
+
+    def __init__(
+        self,
+        queue: str,
+        *,
+        broker: Broker,
+        slots: Slots,
+        attempts: Attempts,
+        logs: JobLogs,
+        events: Events,
+        counters: QueueCounters,
+        new_registration: Callable[[str], Registration],
+        on_tick_hint: Callable[[str, int | None], None],
+        on_joined: Callable[[str], None],
+        relay: Callable[[str], None],
+    ) -> None:
+        self.queue = queue
+        self.membership: Membership | None = None
+        self.held: set[Held] = set()
+        self.outcomes = Outcomes()
+        self.counters = counters
+        self.draining = False
+        self.lease_changed = Pulse()
+        self.renewed_at = -math.inf
+        self.good_until = -math.inf
+        self.registration: Registration | None = None
+        self._stale_after = -math.inf
+        self._broker = broker
+        self._slots = slots
+        self._attempts = attempts
+        self._logs = logs
+        self._events = events
+        self._new_registration = new_registration
+        self._on_tick_hint = on_tick_hint
+        self._on_joined = on_joined
+        self._relay = relay
+        self._quarter = max(1, slots.concurrency // 4)
+        self._hungry = False
+        self._takes = 0
+        self._steps = 0
+        self._due_at: float | None = None
+        self._idle_pumps: list[anyio.Event] = []
+        self._idle: anyio.Event | None = None
+        self._wait_scope: anyio.CancelScope | None = None
+        self._flushed: anyio.Event | None = None
+        slots.join(self)
+
+    # -- membership ------------------------------------------------------------------------------
+
+    async def register(self) -> None:
+        """Join the queue as a fresh incarnation.
+
+        Raises:
+            BrokerError: it could not.
+        """
+        registration = self._new_registration(self.queue)
+        name = registration.incarnation
+        sent, sent_at = loop_time(), monotonic()
+        self.membership = await self._broker.register(
+            registration,
+            have=lambda: [h.delivery.token for h in self._of(name)],
+            lost=self._lost,
+        )
+        self.registration = registration
+        self.renewed(sent, sent_at)
+        self.hungry(True)
+        self._on_joined(self.queue)
+
+    def renewed(self, sent: float, sent_at: float) -> None:
+        """The lease was renewed by a request sent at these instants (loop's and real clock)."""
+        assert self.registration is not None
+        good_for_s = stop_after_ms(self.registration.lease_ms) / 1000
+        self.renewed_at = sent
+        self.good_until = sent + good_for_s
+        self._stale_after = sent_at + good_for_s
+        self.lease_changed.fire()
+
+    def _no_longer_idle(self) -> None:
+        """An idle member of a broker that is not remote did not renew: the keeper does it now."""
+        assert self.registration is not None
+        self.good_until = loop_time() + stop_after_ms(self.registration.lease_ms) / 1000
+        self.lease_changed.fire()
+
+    def stale(self) -> bool:
+        """Whether the last renewal is too old to begin a handler.
+
+        Real time, so that a process that was frozen notices before it does anything else. Where
+        members cannot vanish unseen a freeze stops all of them alike.
+        """
+        return self._broker.remote and monotonic() > self._stale_after
+
+    def died(self) -> None:
+        """The incarnation is dead: its handlers are cancelled; the lease keeper joins anew."""
+        if self.registration is not None:
+            self.give_up(self._of(self.registration.incarnation))
+        self.membership = None
+        self._slots.step_out(self)
+        self.lease_changed.fire()
+
+    def give_up(self, jobs: Iterable[Held]) -> None:
+        """Cancel attempts whose lease was lost."""
+        for held in tuple(jobs):
+            held.cancel(CancelReason.LEASE_LOST)
+
+    def cancel(self, job_id: str, reason: str) -> None:
+        """Cancel the attempt of a job at a user's request, if it is held here."""
+        for held in tuple(self.held):
+            if held.delivery.token.job_id == job_id:
+                held.cancel(CancelReason.USER, reason)
+
+    def _of(self, incarnation: str) -> list[Held]:
+        return [h for h in self.held if h.delivery.token.incarnation == incarnation]
+
+    def _lost(self, tokens: Sequence[StartToken]) -> None:
+        gone = set(tokens)
+        self.give_up(held for held in self.held if held.delivery.token in gone)
+
+    # -- what the slots tell ---------------------------------------------------------------------
+
+    def notify(self) -> None:
+        """Something changed: a pump may have work."""
+        if self._idle_pumps and self._worthwhile():
+            self._idle_pumps.pop().set()
+
+    def slots_available(self) -> None:
+        """A slot is free again: the waker may wait for hints."""
+        if self._idle is not None:
+            self._idle.set()
+
+    def slots_full(self) -> None:
+        """No slot is free: hints are for other workers."""
+        if self._wait_scope is not None:
+            self._wait_scope.cancel()
+
+    def hungry(self, hungry: bool) -> None:
+        """There may be jobs to take, or there are none."""
+        self._hungry = hungry
+        if hungry:
+            self.notify()
+        else:
+            self._slots.step_out(self)
+            if self._idle is not None:
+                self._idle.set()
+
+    # -- what the attempts tell ------------------------------------------------------------------
+
+    def began(self, held: Held) -> None:
+        """A handler begins."""
+        self.counters.started += 1
+        self._events.publish("started", held, JobState.RUNNING)
+
+    def end(self, held: Held, outcome: Outcome) -> None:
+        """An attempt has come to its outcome. No await between the handler's end and this."""
+        self.outcomes.add(held, outcome)
+        self.notify()
+
+    def abandoned(self, held: Held) -> None:
+        """A sync handler's thread was left behind; its job is left to its lease."""
+        held.ended = True
+        self.held.discard(held)
+        self.counters.left_behind += 1
+
+    async def debounce(self, ask: DebounceAsk) -> str | None:
+        """Ask for a debounce key, until the broker answers."""
+        while True:
+            if self.membership is not None:
+                try:
+                    return (await self.membership.debounce([ask]))[0]
+                except BrokerUnavailableError:
+                    pass
+            await anyio.sleep(AFTER_FAILURE_S)
+
+    # -- pumps -----------------------------------------------------------------------------------
+
+    def _worthwhile(self) -> bool:
+        if self.membership is None:
+            return False
+        waiting = len(self.outcomes)
+        may_take = self._hungry and not self.draining
+        if may_take and not self._slots.free:
+            self._slots.line_up(self)
+            may_take = False
+        if not self._steps:
+            return bool(waiting or may_take)
+        return waiting >= self._quarter or (may_take and self._slots.free >= self._quarter)
+
+    async def pump(self) -> None:
+        """Do steps while they are worth their while, until cancelled. Two of these run."""
+        while True:
+            while not self._worthwhile():
+                await self._sleep()
+            assert self.membership is not None
+            entries = self.outcomes.draw()
+            want = 0
+            if not self.draining and (self._hungry or not self._takes):
+                want = self._slots.reserve(self, MOST_WANTED)
+            if not entries and not want:
+                # Others have the first turn: `line_up` brings us back.
+                self._slots.line_up(self)
+                await self._sleep()
+                continue
+            await self._step(self.membership, entries, want)
+
+    async def _sleep(self) -> None:
+        bell = anyio.Event()
+        self._idle_pumps.append(bell)
+        if self._idle is not None:
+            self._idle.set()
+        try:
+            await bell.wait()
+        finally:
+            if bell in self._idle_pumps:
+                self._idle_pumps.remove(bell)
+
+    async def _step(self, membership: Membership, entries: list[Entry], want: int) -> None:
+        self._steps += 1
+        self._takes += bool(want)
+        self.outcomes.under_way += len(entries)
+        reply: StepReply | None = None
+        failed = True
+        try:
+            talkers = [held for held, _ in entries if held.lines or held.logged]
+            if talkers:
+                await self._logs.settle(talkers)
+            reply = await step_or_halves(membership, entries, want, self._failed_as_a_whole)
+            failed = False
+        except BrokerError as error:
+            self.counters.last_error = str(error)
+        finally:
+            self._steps -= 1
+            self._takes -= bool(want)
+            self.outcomes.under_way -= len(entries)
+            if reply is None:
+                self.outcomes.put_back(entries)
+            else:
+                for (held, outcome), applied in zip(entries, reply.applied, strict=True):
+                    self._applied(held, outcome, applied)
+            taken = None if reply is None else reply.taken
+            used = 0 if taken is None else self._started(membership, taken)
+            self._slots.release(want - used)
+            if taken is not None:
+                self._taken(membership, taken, want)
+            if reply is not None and reply.relay:
+                self._relay(self.queue)
+            if self._flushed is not None and not self.outcomes.under_way and not self.outcomes:
+                self._flushed.set()
+            self.notify()
+        if failed:
+            await anyio.sleep(AFTER_FAILURE_S)
+
+    def _failed_as_a_whole(self, error: BrokerError) -> None:
+        self.counters.last_error = str(error)
+        log.error("queue %r: the broker refused a step: %s", self.queue, error)
+
+    def _started(self, membership: Membership, taken: Taken) -> int:
+        """Fill slots with what was handed out; how many slots are used."""
+        if not taken.deliveries:
+            return 0
+        left = membership is not self.membership or self.draining or self.stale()
+        if not self._broker.remote and not self.held:
+            self._no_longer_idle()
+        used = 0
+        for delivery in taken.deliveries:
+            held = Held(delivery, self, taken.now_ms)
+            self.held.add(held)
+            if left:
+                # Of an incarnation that was left, or too old, or too late: given back, not begun.
+                held.cause = CancelReason.SHUTDOWN if self.draining else CancelReason.LEASE_LOST
+                self._attempts.give_up(held)
+            else:
+                self._slots.fill(held)
+                used += 1
+        self._slots.wake()
+        return used
+
+    def _taken(self, membership: Membership, taken: Taken, want: int) -> None:
+        now = loop_time()
+        match taken.status:
+            case TakeStatus.TAKEN | TakeStatus.PAUSED:
+                due = taken.next_due_in_ms
+                self._due_at = None if due is None else now + due / 1000
+                self._on_tick_hint(self.queue, taken.next_tick_in_ms)
+                self.hungry(taken.status is TakeStatus.TAKEN and len(taken.deliveries) >= want)
+            case TakeStatus.DEAD:
+                if membership is self.membership:
+                    self.died()
+            case TakeStatus.OLD:
+                self.hungry(True)
+
+    def _applied(self, held: Held, outcome: Outcome, applied: Applied) -> None:
+        if applied is Applied.REFUSED:
+            self.outcomes.add(held, self._attempts.refused(outcome, held))
+            self._events.publish("error", held, JobState.RUNNING)
+            return
+        self.held.discard(held)
+        match applied:
+            case Applied.APPLIED | Applied.REPEATED:
+                self._count(held, outcome)
+            case Applied.CANCELLED:
+                self.counters.cancelled += 1
+                self._events.publish("cancelled", held, JobState.CANCELLED)
+            case Applied.PARKED:
+                self.counters.parked += 1
+                self._events.publish("parked", held, JobState.DELAYED)
+            case Applied.STALE | Applied.GONE:
+                self.counters.stale += 1
+                log.warning(
+                    "job %r: the outcome of attempt %d came too late, the job is %s",
+                    outcome.token.job_id,
+                    outcome.attempt,
+                    "somebody else's" if applied is Applied.STALE else "gone",
+                )
+
+    def _count(self, held: Held, outcome: Outcome) -> None:
+        counters, verdict = self.counters, outcome.verdict
+        if isinstance(verdict, Complete):
+            counters.completed += 1
+            self._events.publish("succeeded", held, JobState.COMPLETED)
+            return
+        if outcome.error is not None:
+            counters.failed += 1
+            self._events.publish("failed", held, JobState.RUNNING)
+        match verdict:
+            case Retry():
+                counters.retried += 1
+                self._events.publish("retried", held, JobState.DELAYED)
+            case Park():
+                counters.parked += 1
+                self._events.publish("parked", held, JobState.DELAYED)
+            case Release():
+                counters.released += 1
+                self._events.publish("released", held, JobState.QUEUED)
+            case _:
+                kind, state = {
+                    "die": ("dead", JobState.DEAD),
+                    "skip": ("skipped", JobState.SKIPPED),
+                    "cancel": ("cancelled", JobState.CANCELLED),
+                }[verdict.step.value]
+                setattr(counters, kind, getattr(counters, kind) + 1)
+                self._events.publish(kind, held, state)
+
+    async def flush(self) -> None:
+        """Wait until all outcomes have been answered."""
+        while self.outcomes or self.outcomes.under_way:
+            self._flushed = anyio.Event()
+            self.notify()
+            await self._flushed.wait()
+
+    # -- waker -----------------------------------------------------------------------------------
+
+    async def waker(self) -> None:
+        """Make the feed hungry when there may be work, until cancelled."""
+        while True:
+            if self.membership is None or self._hungry or self._takes or not self._slots.free:
+                self._idle = anyio.Event()
+                await self._idle.wait()
+                continue
+            wait_s = POLL_S if self._broker.remote else math.inf
+            if self._due_at is not None:
+                wait_s = min(wait_s, max(0.0, self._due_at - loop_time()))
+            with anyio.CancelScope() as self._wait_scope:
+                try:
+                    await self.membership.wait(wait_s)
+                except BrokerError:
+                    await anyio.sleep(AFTER_FAILURE_S)
+            full = self._wait_scope.cancelled_caught
+            self._wait_scope = None
+            if not full:
+                self.hungry(True)

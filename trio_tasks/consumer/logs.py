@@ -1,0 +1,119 @@
+"""`job.logger(...)`: lines take effect at the call, from the loop or from a handler's thread.
+
+Lines of one attempt go out together, in order. One task sends whatever has accumulated; an
+outcome waits for its job's lines (`settle`), because a line that comes after the outcome is of a
+superseded start and would be dropped.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable, Collection, Generator, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import anyio
+import anyio.from_thread
+import anyio.lowlevel
+
+from trio_tasks import payloads
+from trio_tasks.consumer.pulse import Pulse
+from trio_tasks.errors import BrokerError, SerializationError
+
+if TYPE_CHECKING:
+    from trio_tasks.consumer.held import Held
+
+__all__ = ["MAX_LINE_BYTES", "JobLogs"]
+
+MAX_LINE_BYTES = 65_536
+"""The longest log line, as JSON."""
+
+RETRY_AFTER_S = 0.1
+
+
+class JobLogs:
+    """Sends the log lines of a consumer's jobs."""
+
+    def __init__(self) -> None:
+        self._thread = threading.get_ident()
+        self._token = anyio.lowlevel.current_token()
+        self._waiting: dict[Held, int] = {}
+        self._under_way: dict[Held, int] = {}
+        self._work = anyio.Event()
+        self._progress = Pulse()
+
+    def logger(self, held: Held, max_lines: int) -> Callable[[object], Awaitable[None]]:
+        """The function behind `job.logger` of one attempt."""
+
+        def log(message: object) -> Awaitable[None]:
+            line = _encode(message)
+            if held.ended:
+                raise RuntimeError(
+                    f"job.logger of {held.delivery.token.job_id!r} was called after its handler"
+                    " had returned; log inside the handler"
+                )
+            if threading.get_ident() == self._thread:
+                self._append(held, max_lines, line)
+            else:
+                anyio.from_thread.run_sync(self._append, held, max_lines, line, token=self._token)
+            return _Sent(self, held)
+
+        return log
+
+    def _append(self, held: Held, max_lines: int, line: bytes) -> None:
+        held.logged = True
+        held.lines.append(line)
+        self._waiting[held] = max_lines
+        self._work.set()
+
+    async def settle(self, jobs: Collection[Held]) -> None:
+        """Wait until the broker has all lines of these jobs (it may have dropped stale ones)."""
+        while any(held in self._waiting or held in self._under_way for held in jobs):
+            await self._progress.wait()
+
+    async def run(self) -> None:
+        """Send lines, until cancelled. What is under way then may or may not have arrived."""
+        while True:
+            await self._work.wait()
+            self._work = anyio.Event()
+            self._under_way, self._waiting = self._waiting, {}
+            async with anyio.create_task_group() as nursery:
+                for held, max_lines in self._under_way.items():
+                    nursery.start_soon(self._send, held, max_lines)
+            self._under_way = {}
+            self._progress.fire()
+
+    async def _send(self, held: Held, max_lines: int) -> None:
+        lines, held.lines = held.lines, []
+        while True:
+            try:
+                membership = held.feed.membership
+                if membership is not None:
+                    await membership.log(held.delivery.token, lines[-max_lines:], max_lines)
+                    return
+            except BrokerError:
+                pass  # unreachable: the lines wait for its return, and the outcome for the lines
+            await anyio.sleep(RETRY_AFTER_S)
+
+
+class _Sent:
+    """What `job.logger` returns: awaiting it is optional."""
+
+    __slots__ = ("_held", "_logs")
+
+    def __init__(self, logs: JobLogs, held: Held) -> None:
+        self._logs = logs
+        self._held = held
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return self._logs.settle((self._held,)).__await__()
+
+
+def _encode(message: object) -> bytes:
+    plain: object = message
+    if isinstance(message, Mapping):
+        plain = dict(cast("Mapping[object, object]", message))
+    elif not isinstance(message, str):
+        raise SerializationError(
+            f"a log line of type {type(message).__name__}: give text or a JSON object"
+        )
+    return payloads.encode(plain, max_bytes=MAX_LINE_BYTES, what="the log line")

@@ -1,0 +1,306 @@
+"""What lives between entering a manager and leaving it: the nursery, the broker, the workers.
+
+Theory of operation. Entering opens a nursery. In it lives, from entering to leaving, one task that
+keeps the broker; it is shielded once connected, because outcomes must still go out while
+everything around is being cancelled, and it ends when the engine is left. `start()` adds the task
+that works: it enters the lifespan, makes the handlers runnable, and runs consumer and scheduler.
+That one is not shielded: cancellation reaches the consumer, which stops without grace and bounded
+(`consumer/consumer.py`), then the lifespan, which is left like any other context manager.
+
+So, whatever happens, leaving ends all handlers, then the lifespan, then the connection. An engine
+bug is not caught anywhere: it leaves through the nursery, like any exception of a child task.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, Self, TypeAlias
+
+import anyio
+import msgspec
+
+from trio_tasks.broker import Broker, Watch
+from trio_tasks.consumer.consumer import ConsumerCore
+from trio_tasks.consumer.events import Events, QueueCounters
+from trio_tasks.context import Outlet
+from trio_tasks.emitter import Emitter
+from trio_tasks.handlers import Registry
+from trio_tasks.posting import Postbox
+from trio_tasks.processor.processor import Processor
+from trio_tasks.queues import StopReport
+from trio_tasks.running import RunnableHandler
+from trio_tasks.scheduler.scheduler import Scheduler
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup, TaskStatus
+
+__all__ = ["Engine", "Settings", "State"]
+
+log = logging.getLogger("trio_tasks.task_manager")
+
+State: TypeAlias = Literal["new", "connected", "running", "stopping", "closed", "crashed"]
+
+FLUSH_S = 1.0
+"""How long jobs that were posted outside handlers may take to be stored at a stop."""
+
+LOOK_AGAIN_S = 0.25
+"""How long `until_idle` waits for a sign of change before it looks again."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The manager's options as the engine needs them."""
+
+    concurrency: int
+    consumer_id: str
+    lease_ms: int
+    retention_ms: int
+    grace: float
+    max_data_bytes: int
+
+
+class Engine:
+    """One life of a manager.
+
+    Attributes:
+        state: see `TaskManager.state`.
+        broker: entered from "connected" on.
+        consumer: the one that runs, or the last one that ran; `None` before the first start.
+        counters: totals of this process, by queue.
+        postbox: jobs that are emitted without waiting, outside handlers.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        settings: Settings,
+        *,
+        registry: Registry,
+        emitter: Emitter,
+        processor: Processor,
+        outlet: Outlet,
+        lifespan: Callable[[], AbstractAsyncContextManager[object]],
+        counters: dict[str, QueueCounters],
+        events: Events,
+    ) -> None:
+        self.state: State = "new"
+        self.broker = broker
+        self.consumer: ConsumerCore | None = None
+        self.counters = counters
+        self.postbox = Postbox()
+        self.stopped = anyio.Event()
+        self._settings = settings
+        self._registry = registry
+        self._emitter = emitter
+        self._processor = processor
+        self._outlet = outlet
+        self._lifespan = lifespan
+        self._events = events
+        self._nursery: TaskGroup
+        self._close = anyio.Event()
+        self._before: dict[str, tuple[int, int, int, int]] = {}
+
+    # -- entering and leaving --------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        self._nursery = anyio.create_task_group()
+        await self._nursery.__aenter__()
+        try:
+            await self._nursery.start(self._keep_broker)
+        except BaseException as error:
+            self.state = "closed"
+            # The nursery is empty: it adds nothing to the error, and lets it out unwrapped.
+            self._nursery.cancel_scope.cancel()
+            await self._nursery.__aexit__(None, None, None)
+            raise error
+        self.state = "connected"
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        try:
+            # Bounded: by the grace (none after an exception) and the limits of the stop protocol.
+            with anyio.CancelScope(shield=True):
+                await self.stop(self._settings.grace if exc is None else 0.0)
+                self._close.set()
+        finally:
+            self._close.set()
+            self._events.close()
+        try:
+            return await self._nursery.__aexit__(exc_type, exc, traceback)
+        except BaseExceptionGroup as group:
+            if isinstance(exc, Exception) and list(group.exceptions) == [exc]:
+                return False  # the block's own exception, and no other: as it was raised
+            raise
+        finally:
+            if self.state != "crashed":
+                self.state = "closed"
+
+    async def _keep_broker(self, *, task_status: TaskStatus[None]) -> None:
+        with self._crashing("connected", "running", "stopping"), anyio.CancelScope() as scope:
+            async with self.broker, anyio.create_task_group() as nursery:
+                scope.shield = True
+                nursery.start_soon(self.postbox.run, self.broker)
+                task_status.started()
+                await self._close.wait()
+                with anyio.move_on_after(FLUSH_S):
+                    await self.postbox.flush()
+                self.postbox.give_up()
+                nursery.cancel_scope.cancel()
+
+    # -- working ---------------------------------------------------------------------------------
+
+    async def start(self, queues: Sequence[str]) -> None:
+        """Begin to process jobs of these queues."""
+        self.stopped = anyio.Event()
+        self._before = {queue: _totals(counters) for queue, counters in self.counters.items()}
+        await self._nursery.start(self._work, queues)
+
+    async def _work(self, queues: Sequence[str], *, task_status: TaskStatus[None]) -> None:
+        try:
+            with self._crashing("running", "stopping"):
+                async with self._lifespan() as app:
+                    await self._consume(queues, app, task_status)
+        finally:
+            if self.state in ("running", "stopping"):
+                self.state = "connected"
+            self.stopped.set()
+
+    @contextmanager
+    def _crashing(self, *states: State) -> Generator[None]:
+        """Notice an exception (no cancellation) that leaves a task of the engine once it works."""
+        try:
+            yield
+        except Exception:
+            if self.state in states:
+                self.state = "crashed"
+            raise
+
+    async def _consume(
+        self, queues: Sequence[str], app: object, task_status: TaskStatus[None]
+    ) -> None:
+        settings = self._settings
+        handlers = {
+            (entry.queue, entry.event): RunnableHandler(
+                entry,
+                processor=self._processor,
+                app=app,
+                outlet=self._outlet,
+                retention_ms=settings.retention_ms,
+                max_data_bytes=settings.max_data_bytes,
+            )
+            for entry in self._registry
+            if entry.queue in queues
+        }
+        scheduler = Scheduler(
+            self.broker,
+            {
+                queue: [
+                    self._emitter.schedule_of(entry)
+                    for entry in self._registry
+                    if entry.queue == queue and entry.repeat is not None
+                ]
+                for queue in queues
+            },
+        )
+        consumer = self.consumer = ConsumerCore(
+            self.broker,
+            queues,
+            lambda queue, event: handlers.get((queue, event)),
+            processor=self._processor,
+            concurrency=settings.concurrency,
+            consumer_id=settings.consumer_id,
+            lease_ms=settings.lease_ms,
+            retention_ms=settings.retention_ms,
+            events_of=self._registry.events,
+            counters=self.counters,
+            events=self._events,
+            on_tick_hint=scheduler.hint,
+            on_joined=scheduler.joined,
+        )
+        async with anyio.create_task_group() as nursery:
+            await nursery.start(consumer.run)
+            nursery.start_soon(scheduler.run)
+            consumer.on_stop(scheduler.stop)
+            self.state = "running"
+            task_status.started()
+            await consumer.closed.wait()
+            nursery.cancel_scope.cancel()
+
+    def request_stop(self, grace: float) -> None:
+        """Begin to stop processing, if it runs; a second request can skip the grace."""
+        if self.consumer is not None and self.state in ("running", "stopping"):
+            self.state = "stopping"
+            self.consumer.request_stop(grace)
+
+    async def stop(self, grace: float) -> StopReport:
+        """Stop processing and wait for the end of it, the lifespan's included."""
+        if self.consumer is None:
+            return StopReport()
+        self.request_stop(grace)
+        await self.stopped.wait()
+        return self._report()
+
+    def _report(self) -> StopReport:
+        differences = [
+            tuple(now - before for now, before in zip(_totals(c), before, strict=True))
+            for queue, c in self.counters.items()
+            for before in (self._before.get(queue, (0, 0, 0, 0)),)
+        ]
+        completed, interrupted, released, abandoned = (
+            sum(column) for column in zip(*differences, (0, 0, 0, 0), strict=True)
+        )
+        return StopReport(
+            completed=completed,
+            interrupted=interrupted,
+            released=released,
+            abandoned=abandoned,
+        )
+
+    # -- being idle ------------------------------------------------------------------------------
+
+    async def until_idle(self, queues: Sequence[str]) -> None:
+        """Wait until nothing is queued, running, due or on its way in these queues."""
+        async with AsyncExitStack() as stack:
+            watches = [await stack.enter_async_context(self.broker.watch(q)) for q in queues]
+            while not await self._is_idle(queues):
+                await _any_change(watches)
+
+    async def _is_idle(self, queues: Sequence[str]) -> bool:
+        for queue in queues:
+            counts = await self.broker.counts(queue)
+            if counts.queued or counts.running or counts.due or counts.outgoing:
+                return False
+        return self.consumer is None or self.stopped.is_set() or self.consumer.idle()
+
+
+async def _any_change(watches: Sequence[Watch]) -> None:
+    async with anyio.create_task_group() as nursery:
+
+        async def wait(watch: Watch) -> None:
+            await watch.wait(LOOK_AGAIN_S)
+            nursery.cancel_scope.cancel()
+
+        for watch in watches:
+            nursery.start_soon(wait, watch)
+
+
+def _totals(counters: QueueCounters) -> tuple[int, int, int, int]:
+    return (counters.completed, counters.interrupted, counters.released, counters.left_behind)
+
+
+@asynccontextmanager
+async def constant(app: object) -> AsyncGenerator[object]:
+    """The lifespan of a value that was given as `ctx=`."""
+    yield app

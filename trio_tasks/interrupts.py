@@ -1,0 +1,81 @@
+"""SIGINT and SIGTERM for any number of managers, with the former handlers restored afterwards.
+
+Theory of operation: the engine does not use the event loop's own signal receivers. Trio's allows
+one per signal, so of two managers only one would see SIGTERM (measured); asyncio's forgets the
+host's handler for good (measured). One plain Python handler serves all listeners of the process:
+it runs in the main thread, between two bytecodes or when the loop's wait is interrupted, and asks
+each listener's loop to call back, which both loops allow from a signal handler. The first listener
+installs it, the last one to leave puts the former handlers back.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, TypeAlias
+
+import sniffio
+
+__all__ = ["in_main_thread", "listening", "not_listening"]
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_Handler: TypeAlias = "Callable[[int, FrameType | None], Any] | int | signal.Handlers | None"
+
+_listeners: list[Callable[[], None]] = []
+_former: dict[signal.Signals, _Handler] = {}
+
+
+def in_main_thread() -> bool:
+    """Whether signals can be listened to from here."""
+    return threading.current_thread() is threading.main_thread()
+
+
+@contextmanager
+def listening(on_signal: Callable[[], None]) -> Generator[None]:
+    """Call `on_signal` in this event loop for each SIGINT and SIGTERM while the block is open.
+
+    Only in the main thread. The default reaction (KeyboardInterrupt, death) is off meanwhile.
+    """
+    call_soon = _call_soon()
+
+    def notify() -> None:
+        call_soon(on_signal)
+
+    if not _listeners:
+        for number in _SIGNALS:
+            _former[number] = signal.signal(number, _on_signal)
+    _listeners.append(notify)
+    try:
+        yield
+    finally:
+        _listeners.remove(notify)
+        if not _listeners:
+            for number, handler in _former.items():
+                if handler is not None:  # None: not installed from Python, cannot be put back
+                    signal.signal(number, handler)
+            _former.clear()
+
+
+@contextmanager
+def not_listening() -> Generator[None]:
+    """Leave signals to the host."""
+    yield
+
+
+def _on_signal(_number: int, _frame: FrameType | None) -> None:
+    for notify in tuple(_listeners):
+        notify()
+
+
+def _call_soon() -> Callable[[Callable[[], None]], object]:
+    """How to make the running event loop call a function, from a signal handler."""
+    if sniffio.current_async_library() == "trio":
+        import trio
+
+        return trio.lowlevel.current_trio_token().run_sync_soon
+    import asyncio
+
+    return asyncio.get_running_loop().call_soon_threadsafe

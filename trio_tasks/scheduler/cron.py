@@ -1,0 +1,119 @@
+"""The cron of one queue: declare what the handlers say, tick what is due.
+
+Any number of these may run for a queue, in any number of processes: an occurrence is turned into
+a job by compare-and-set, so it becomes at most one. The next instant is computed here, from the
+broker's time; the broker refuses a tick that is not due by its own clock.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import anyio
+
+from trio_tasks import environment
+from trio_tasks.broker import Broker, ScheduleRecord, TickAnswer
+from trio_tasks.errors import BrokerError, ConfigurationError
+from trio_tasks.plans import SchedulePlan, declare, occurrence
+from trio_tasks.processor.repeat import Repeat
+
+__all__ = ["Cron"]
+
+log = logging.getLogger("trio_tasks.scheduler")
+
+REDECLARE_S = 86_400.0
+"""How often a handler's schedule is declared again, which renews its life of seven days or more."""
+
+LONGEST_SLEEP_S = 60.0
+"""How long a change that nobody told us of can go unnoticed (remote brokers only)."""
+
+PAUSE_S = 0.5
+"""Pause after a failure, and before a definition that cannot be read is looked at again."""
+
+
+class Cron:
+    """Schedules of one queue."""
+
+    def __init__(self, queue: str, broker: Broker, declared: Sequence[SchedulePlan]) -> None:
+        self._queue = queue
+        self._broker = broker
+        self._declared = tuple(declared)
+        self._next_at: float | None = None
+        self._hint = anyio.Event()
+        self._declare_at = -float("inf")
+        self._unreadable: set[str] = set()
+
+    def hint(self, in_ms: int | None) -> None:
+        """A take has told when the next occurrence is: wake up, if it is sooner than known."""
+        if in_ms is None:
+            return
+        at = environment.loop_time() + in_ms / 1000
+        if self._next_at is None or at < self._next_at - 0.001:
+            self._hint.set()
+
+    def declare_again(self) -> None:
+        """The queue was joined anew, perhaps on a server that has lost its data."""
+        self._declare_at = -float("inf")
+        self._hint.set()
+
+    async def run(self) -> None:
+        """Declare and tick, until cancelled. A cancel loses nothing: each tick is one step."""
+        while True:
+            try:
+                await self._declare_if_due()
+                wait_s = await self._tick_due()
+            except BrokerError:
+                wait_s = PAUSE_S
+            now = environment.loop_time()
+            self._next_at = None if wait_s is None else now + wait_s
+            longest_s = LONGEST_SLEEP_S if self._broker.remote else None
+            if self._declared:
+                until_declare = max(0.0, self._declare_at - now)
+                longest_s = until_declare if longest_s is None else min(longest_s, until_declare)
+            if wait_s is None or (longest_s is not None and longest_s < wait_s):
+                wait_s = longest_s
+            with anyio.move_on_after(wait_s):
+                await self._hint.wait()
+            self._hint = anyio.Event()
+
+    async def _declare_if_due(self) -> None:
+        if not self._declared or environment.loop_time() < self._declare_at:
+            return
+        for plan in self._declared:
+            try:
+                await declare(self._broker, plan, replace=True)
+            except ConfigurationError as error:
+                log.warning("schedule %r: %s", plan.schedule.name, error)
+        self._declare_at = environment.loop_time() + REDECLARE_S
+
+    async def _tick_due(self) -> float | None:
+        """Tick what is due; seconds until the next occurrence, `None` if there is none."""
+        answer = await self._broker.due_schedules(self._queue)
+        again = False
+        for schedule in answer.due:
+            again |= await self._tick(schedule, answer.now_ms)
+        if again:
+            return 0.0
+        if answer.due:
+            return PAUSE_S  # only such as cannot be read, or as others are ticking
+        return None if answer.next_in_ms is None else answer.next_in_ms / 1000
+
+    async def _tick(self, schedule: ScheduleRecord, now_ms: int) -> bool:
+        try:
+            repeat = Repeat.from_json(schedule.definition)
+        except ConfigurationError:
+            if schedule.name not in self._unreadable:
+                self._unreadable.add(schedule.name)
+                log.error("schedule %r: its definition cannot be read", schedule.name)
+            return False
+        at_ms = schedule.next_at_ms
+        missed = repeat.missed(at_ms, now_ms)
+        if missed:
+            log.warning("schedule %r: the occurrence of %d was missed", schedule.name, at_ms)
+        answer = await self._broker.tick(
+            schedule,
+            next_at_ms=repeat.next_at_ms(max(now_ms, at_ms)),
+            job=None if missed else occurrence(schedule),
+        )
+        return answer is not TickAnswer.EARLY
