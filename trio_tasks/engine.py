@@ -278,10 +278,15 @@ class Engine:
                 await _any_change(watches)
 
     async def _is_idle(self, queues: Sequence[str]) -> bool:
+        if not self._owes_nothing():
+            return False  # without asking the broker
         for queue in queues:
             counts = await self.broker.counts(queue)
             if counts.queued or counts.running or counts.due or counts.outgoing:
                 return False
+        return self._owes_nothing()
+
+    def _owes_nothing(self) -> bool:
         return self.consumer is None or self.stopped.is_set() or self.consumer.idle()
 
 

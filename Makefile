@@ -1,0 +1,64 @@
+# Everything starts from here; all that is needed is Python 3.11 (or later) and make.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test verify check format coverage wheel clean
+
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$python && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+# make test SERVER=redis: start redis-server from PATH in place of the embedded Valkey.
+SERVER ?=
+# make test ARGS="-k cron -x": more arguments for pytest.
+ARGS ?=
+# make verify EXAMPLES=5000 SEED=7
+EXAMPLES ?= 500
+SEED ?=
+
+help: ## what there is
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: $(VENV)/.installed ## the first example, on the embedded server
+	$(BIN)/python examples/quickstart.py
+
+test: $(VENV)/.installed ## all tests, property tests included; SERVER=redis: not on the embedded Valkey
+	$(if $(SERVER),TRIO_TASKS_TEST_SERVER=$(SERVER)) $(BIN)/python -m pytest $(ARGS)
+
+verify: $(VENV)/.installed ## the property tests alone; EXAMPLES=count SEED=number
+	@seed='$(SEED)'; \
+	seed=$${seed:-$$($(BIN)/python -c 'import random; print(random.randrange(10**9))')}; \
+	echo "seed $$seed, $(EXAMPLES) examples each; again: make verify SEED=$$seed EXAMPLES=$(EXAMPLES)"; \
+	EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest property_tests --hypothesis-seed=$$seed $(ARGS)
+
+check: $(VENV)/.installed ## format, lint, types, import directions
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/flake8 .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed ## format, and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+coverage: $(VENV)/.installed ## what the tests reach
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage combine
+	$(BIN)/coverage report
+
+wheel: $(VENV)/.installed ## build dist/*.whl
+	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
+
+clean: ## remove the environment and what tools leave behind
+	rm -rf .venv .venv-ci build dist .coverage* .pytest_cache .hypothesis .ruff_cache .mypy_cache .import_linter_cache
+
+# A stamp, so that the environment follows pyproject.toml and is not made anew each time.
+$(VENV)/.installed: pyproject.toml
+	@test -n '$(PYTHON)' || { echo 'Python 3.11 or later is needed: make PYTHON=/path/to/python' >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@

@@ -1,0 +1,13 @@
+"""Says which run this is, so that it can be repeated: `--hypothesis-seed` and `EXAMPLES`."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """One line at the head of the run; a failure also prints a blob that reproduces it."""
+    seed: object = config.getoption("--hypothesis-seed", default=None)
+    seed = "random (give --hypothesis-seed)" if seed is None else seed
+    return f"property tests: {settings().max_examples} examples each, seed {seed}"

@@ -1,0 +1,1 @@
+"""The whole engine through its public face, on both brokers."""

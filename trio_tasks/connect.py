@@ -1,0 +1,168 @@
+"""What `db=` means: from a URL, a client or nothing to a broker.
+
+Everything that can be wrong with a value is said here, at once, before anything is opened.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self, TypeAlias, Union, cast
+from urllib.parse import unquote
+
+from trio_tasks.broker import TOMBSTONE_MS, Broker
+from trio_tasks.embedded import EmbeddedServer
+from trio_tasks.errors import ConfigurationError
+from trio_tasks.memory import MemoryBroker
+from trio_tasks.options import check_name
+from trio_tasks.redis_streams.address import Address, address_of_client, parse_address
+from trio_tasks.redis_streams.broker import RedisBroker
+
+if TYPE_CHECKING:
+    import redis
+    import redis.asyncio
+
+__all__ = ["Database", "broker_for"]
+
+log = logging.getLogger("trio_tasks.broker")
+
+Database: TypeAlias = Union[str, "redis.Redis", "redis.asyncio.Redis", None]
+"""What `db=` and `streamdb=` may be."""
+
+VARIABLE: Final = "TRIO_TASKS_DB"
+
+_OTHERS: Final = "; besides those, embedded://, embedded:///path, memory://, memory://name or None"
+
+_PRIVATE_SERVER: Final = (
+    "neither db= nor $" + VARIABLE + " is given: jobs are kept by a private embedded server, which"
+    " ends with this process. To share one between processes, give db='redis://host:6379' or"
+    " db='embedded:///some/directory', or set $" + VARIABLE
+)
+
+
+def broker_for(
+    db: Database = None,
+    *,
+    streamdb: Database = None,
+    namespace: str = "tt",
+    tombstone_ms: int = TOMBSTONE_MS,
+) -> Callable[[], Broker]:
+    """Read `db=`; what it returns makes a broker, once for each time that a manager is entered.
+
+    Args:
+        db: `redis://`, `rediss://` and `unix://` as in redis-py; `embedded://` (a private server),
+            `embedded:///path` (a server that keeps its data there and is shared by all processes
+            that name the path), `memory://` (for one manager), `memory://name` (shared by those of
+            this process that name it); a redis-py client, whose settings are borrowed; `None`:
+            `$TRIO_TASKS_DB`, else a private embedded server.
+        streamdb: a second way to the same keyspace, for the connections that wait.
+        namespace: with which all keys begin.
+        tombstone_ms: for how long after its retention an ended job's id answers repeats.
+
+    Raises:
+        ConfigurationError: a value is wrong. It is not repeated, as it may hold a password.
+    """
+    check_name("namespace", namespace)
+    wake_address = None if streamdb is None else _address("streamdb", streamdb)
+    name, value, notice = "db", db, None
+    if value is None:
+        name, value = f"${VARIABLE}", os.environ.get(VARIABLE)
+        if not value:
+            value, notice = "embedded://", _PRIVATE_SERVER
+    scheme, _, rest = value.partition("://") if isinstance(value, str) else ("", "", "")
+    kind = scheme.lower()
+    if kind in ("embedded", "memory") and wake_address is not None:
+        raise ConfigurationError(
+            f"streamdb is a second way to the server that db names, but {kind}:// has only one:"
+            " leave streamdb out"
+        )
+    match kind:
+        case "memory":
+            shared = f"{namespace}:{check_name(f'{name}: memory://name', rest)}" if rest else None
+            memory = MemoryBroker(shared, tombstone_ms=tombstone_ms)
+            return lambda: memory
+        case "embedded":
+            directory = _directory(name, rest)
+            return lambda: EmbeddedBroker(
+                directory, namespace=namespace, tombstone_ms=tombstone_ms, notice=notice
+            )
+        case _:
+            others = "" if "redis" in kind or kind == "unix" else _OTHERS
+            address = _address(name, value, others)
+            return lambda: RedisBroker(
+                address,
+                namespace=namespace,
+                wake_address=wake_address,
+                tombstone_ms=tombstone_ms,
+            )
+
+
+class EmbeddedBroker(RedisBroker):
+    """A RedisBroker that brings its server with it.
+
+    The server is started, or attached to, before each connect: if another process has taken it
+    away, this one starts it again. Leaving the broker stops the server if it was started here.
+    """
+
+    def __init__(
+        self,
+        directory: Path | None,
+        *,
+        namespace: str = "tt",
+        tombstone_ms: int = TOMBSTONE_MS,
+        notice: str | None = None,
+    ) -> None:
+        """See `EmbeddedServer` and `RedisBroker`.
+
+        Args:
+            directory: see `EmbeddedServer`.
+            namespace: see `RedisBroker`.
+            tombstone_ms: see `RedisBroker`.
+            notice: what to say in the log once it is there.
+        """
+        super().__init__(self._find, namespace=namespace, tombstone_ms=tombstone_ms)
+        self._server = EmbeddedServer(directory)
+        self._notice = notice
+
+    async def _find(self) -> Address:
+        return Address(path=await self._server.ensure())
+
+    async def __aenter__(self) -> Self:
+        """Start the server or attach to it, and connect."""
+        try:
+            await super().__aenter__()
+        except BaseException:
+            await self._server.aclose()
+            raise
+        if self._notice is not None:
+            log.info("%s", self._notice)
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> bool | None:
+        """Close, and stop the server if it is ours, within some seconds."""
+        try:
+            return await super().__aexit__(*exc_info)
+        finally:
+            await self._server.aclose()
+
+
+def _address(name: str, value: object, others: str = "") -> Address:
+    try:
+        if isinstance(value, str):
+            return parse_address(value)
+        return address_of_client(cast("redis.Redis", value))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{name}: {error}{others}") from None
+
+
+def _directory(name: str, rest: str) -> Path | None:
+    if not rest:
+        return None
+    if not rest.startswith("/") or not rest.strip("/") or "?" in rest or "#" in rest:
+        raise ConfigurationError(
+            f"{name}: embedded://{rest} names no directory: give embedded:///path with three"
+            " slashes, an absolute path and no arguments, or embedded:// for a private server"
+        )
+    return Path(unquote(rest))

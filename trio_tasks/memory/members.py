@@ -1,0 +1,76 @@
+"""Who works in a queue: leases, the dead, and the outage rule.
+
+An incarnation is alive while it is a member. Declaring it dead is removing it; what is pending
+under it can then be taken over. Nothing else has to be said about the dead.
+"""
+
+from __future__ import annotations
+
+from trio_tasks.broker import Beat, Registration
+from trio_tasks.memory.records import Member
+from trio_tasks.memory.store import QueueStore
+
+__all__ = ["beat", "declare_dead", "end_leases", "leave", "register", "renew_after_outage"]
+
+
+def register(queue: QueueStore, registration: Registration, now_ms: int) -> None:
+    """Add a member. Only this adds one; the name is always fresh."""
+    queue.members[registration.incarnation] = Member(
+        incarnation=registration.incarnation,
+        consumer_id=registration.consumer_id,
+        host=registration.host,
+        events=frozenset(registration.events),
+        lease_ms=registration.lease_ms,
+        lease_until_ms=now_ms + registration.lease_ms,
+    )
+
+
+def leave(queue: QueueStore, incarnation: str) -> None:
+    """Remove a member, or leave one that owns jobs still to its lease. The hint is passed on."""
+    if incarnation not in queue.pending:
+        queue.members.pop(incarnation, None)
+    queue.startable = True
+
+
+def beat(queue: QueueStore, incarnation: str, now_ms: int) -> Beat:
+    """Renew a member's lease, then look for the dead and for cancel requests."""
+    member = queue.members.get(incarnation)
+    if member is not None:
+        renew_after_outage(queue, member.lease_ms, now_ms)
+        member.lease_until_ms = now_ms + member.lease_ms
+        queue.last_beat_ms = now_ms
+    end_leases(queue, now_ms)
+    if member is None:
+        return Beat(alive=False, now_ms=now_ms)
+    owned = queue.pending.get(incarnation, {})
+    cancels = [
+        (entry.job_id, queue.cancels[entry.job_id])
+        for entry in owned.values()
+        if entry.job_id in queue.cancels
+    ]
+    return Beat(alive=True, now_ms=now_ms, cancels=cancels)
+
+
+def renew_after_outage(queue: QueueStore, lease_ms: int, now_ms: int) -> None:
+    """Renew everyone if nobody has beaten for more than half a lease.
+
+    Then the server was away, or its clock jumped: silence proves nothing. (A third of a lease
+    makes a lone survivor wait for ever; two thirds steals from the living.)
+    """
+    last_beat_ms = queue.last_beat_ms
+    if last_beat_ms is None or now_ms - last_beat_ms <= lease_ms / 2:
+        return
+    for other in queue.members.values():
+        other.lease_until_ms = now_ms + other.lease_ms
+
+
+def end_leases(queue: QueueStore, now_ms: int) -> None:
+    """Declare dead those whose lease has ended."""
+    for member in [m for m in queue.members.values() if m.lease_until_ms <= now_ms]:
+        declare_dead(queue, member.incarnation)
+
+
+def declare_dead(queue: QueueStore, incarnation: str) -> None:
+    """Remove a member, if it is one; if it leaves jobs behind, there is work."""
+    if queue.members.pop(incarnation, None) is not None and incarnation in queue.pending:
+        queue.startable = True

@@ -1,0 +1,202 @@
+"""Emitting and relaying: `enqueue`, `relay_read`, `relay_deliver`, `dead_letter`, `relay_done`.
+
+A new job crosses the border as three arguments: its id, its blob, and `options`, one string that
+is empty for a plain job (ready at once, priority 0, minted id) and else has eight words:
+
+    level number due deadline digest window retention mode
+
+`number`, `due`, `deadline`, `digest` are `-` where there is none; `due` and `deadline` are `+ms`
+(from now on) or `=ms` (an instant); `retention` is that of a job which this one replaces; `mode`
+is `e` (emitted), `r` (relayed) or `l` (relayed too late: it arrives dead).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias, cast
+
+import msgspec
+
+from trio_tasks.broker import RELAY_TOO_LATE_MS, TOMBSTONE_MS, Emitted, NewJob
+from trio_tasks.redis_streams.calls.values import items, text, whole
+from trio_tasks.redis_streams.codec import decode_record, encode_record
+from trio_tasks.redis_streams.keys import QueueKeys, dead_letter_key
+from trio_tasks.redis_streams.replies import Reply
+from trio_tasks.redis_streams.scripts import Call, parser, script
+
+__all__ = [
+    "REPLACED_RETENTION_MS",
+    "ChildRow",
+    "DeadLetterRow",
+    "OutRow",
+    "dead_letter",
+    "enqueue",
+    "job_arguments",
+    "relay_deliver",
+    "relay_done",
+    "relay_read",
+]
+
+REPLACED_RETENTION_MS = 300_000
+"""How long a job that was replaced can be read, where its successor names no retention."""
+
+_OUT_ROWS = 250
+
+Argument: TypeAlias = str | bytes | int
+
+
+class ChildRow(msgspec.Struct, frozen=True):
+    """A child that is under way to the queue `queue`.
+
+    Attributes:
+        row: its name in the outbox.
+        late: it has been under way for too long: it shall arrive dead.
+    """
+
+    row: str
+    queue: str
+    job_id: str
+    blob: bytes
+    options: str
+    late: bool
+
+    def __repr__(self) -> str:
+        return f"<ChildRow {self.row} {self.job_id!r} to {self.queue!r}>"
+
+
+class DeadLetterRow(msgspec.Struct, frozen=True):
+    """A dead job that is under way to the stream `stream` of a `DeadLetterPolicy`."""
+
+    row: str
+    stream: str
+    fields: Mapping[str, bytes]
+
+    def __repr__(self) -> str:
+        return f"<DeadLetterRow {self.row} to {self.stream!r}>"
+
+
+OutRow: TypeAlias = ChildRow | DeadLetterRow
+
+
+def enqueue(
+    keys: QueueKeys, jobs: Sequence[NewJob], *, tombstone_ms: int = TOMBSTONE_MS
+) -> Call[list[Emitted]]:
+    """Store up to `BATCH` jobs of one queue in one step. Refused (OOM) when memory is full."""
+    args: list[Argument] = [keys.prefix, tombstone_ms]
+    for job in jobs:
+        args += job_arguments(job)
+
+    def parse(reply: Reply) -> list[Emitted]:
+        made = cast(bytes, reply)
+        return [
+            Emitted(job.id, created=answer == _CREATED)
+            for job, answer in zip(jobs, made, strict=True)
+        ]
+
+    return Call(script("enqueue"), keys.fixed, args, parser("enqueue", parse))
+
+
+_CREATED = ord("1")
+
+
+def job_arguments(job: NewJob) -> tuple[str, bytes, str]:
+    """A new job's three arguments, as the head of this module describes them."""
+    record = job.record
+    debounce = record.debounce
+    if (
+        job.number is None
+        and not job.priority
+        and job.delay_ms is None
+        and job.due_at_ms is None
+        and job.deadline_ms is None
+        and job.deadline_at_ms is None
+        and debounce is None
+    ):
+        return job.id, encode_record(record), ""
+    digest, window_ms = "-", 0
+    if debounce is not None and debounce.edge == "trailing" and debounce.digest is not None:
+        digest, window_ms = debounce.digest, debounce.window_ms
+    retention_ms = REPLACED_RETENTION_MS if record.retention_ms is None else record.retention_ms
+    options = (
+        f"{job.priority} {job.number or '-'} {_instant(job.delay_ms, job.due_at_ms)}"
+        f" {_instant(job.deadline_ms, job.deadline_at_ms)} {digest} {window_ms} {retention_ms} e"
+    )
+    return job.id, encode_record(record), options
+
+
+def _instant(from_now_ms: int | None, at_ms: int | None) -> str:
+    if from_now_ms is not None:
+        return f"+{from_now_ms}"
+    return "-" if at_ms is None else f"={at_ms}"
+
+
+def relay_read(keys: QueueKeys, limit: int = _OUT_ROWS) -> Call[list[OutRow]]:
+    """The oldest rows of the outbox."""
+
+    def parse(reply: Reply) -> list[OutRow]:
+        now, rows = items(reply)
+        return [_out_row(keys.queue, whole(now), row) for row in items(rows)]
+
+    args = [keys.prefix, limit]
+    return Call(script("relay_read"), keys.fixed, args, parser("relay_read", parse))
+
+
+def _out_row(queue: str, now_ms: int, reply: Reply) -> OutRow:
+    name, flat = items(reply)
+    row, words = text(name), items(flat)
+    fields = {text(key): cast(bytes, value) for key, value in zip(words[::2], words[1::2])}
+    if "q" in fields:
+        late = now_ms - int(row.partition("-")[0]) > RELAY_TOO_LATE_MS
+        options = text(fields["o"])
+        return ChildRow(row, text(fields["q"]), text(fields["i"]), fields["b"], options, late)
+    blob = fields["b"]
+    record, _version = decode_record(blob)
+    return DeadLetterRow(
+        row,
+        text(fields["s"]),
+        {
+            "id": fields["i"],
+            "generation": fields["g"],
+            "queue": queue.encode(),
+            "event": fields["v"],
+            "reason": fields["w"],
+            "attempts": fields["a"],
+            "at_ms": fields["t"],
+            "error": fields["er"],
+            "data": blob if record is None else record.data,
+        },
+    )
+
+
+def relay_deliver(
+    keys: QueueKeys, rows: Sequence[ChildRow], *, tombstone_ms: int = TOMBSTONE_MS
+) -> Call[None]:
+    """Store children that come from another queue's outbox; `keys` are those of *their* queue.
+
+    Repeating it is harmless. A row that is late becomes a dead job, unless its id is taken.
+    """
+    args: list[Argument] = [keys.prefix, tombstone_ms]
+    for row in rows:
+        options = f"{row.options[:-1]}l" if row.late else row.options
+        args += (row.job_id, row.blob, options)
+    return Call(script("relay_deliver"), keys.fixed, args, parser("relay_deliver", _nothing))
+
+
+def dead_letter(row: DeadLetterRow) -> Call[None]:
+    """Append a dead job to the stream that its row names. Repeating it appends once more."""
+    args: list[Argument] = []
+    for key, value in row.fields.items():
+        args += (key, value)
+    key = dead_letter_key(row.stream)
+    return Call(script("dead_letter"), (key,), args, parser("dead_letter", _nothing))
+
+
+def relay_done(keys: QueueKeys, rows: Sequence[str]) -> Call[int]:
+    """Remove rows from the outbox once their targets have answered; how many were there."""
+    args = [keys.prefix, *rows]
+    return Call(script("relay_done"), keys.fixed, args, parser("relay_done", whole))
+
+
+def _nothing(reply: Reply) -> None:
+    if reply is not None:
+        raise TypeError(type(reply))

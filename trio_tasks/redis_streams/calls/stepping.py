@@ -1,0 +1,223 @@
+"""`step`: commit what starts have come to, then take new ones; the call of the steady state.
+
+Outcomes travel in sections, because most of them have nearly everything in common. A section `C`
+holds plain completions, which are first attempts on first deliveries without children:
+
+    C incarnation level retention attempts first last n    then n times:   id entry result
+
+and a section `O` any other outcomes:
+
+    O incarnation level deliveries first last n            then n times:   id entry words reason body
+                                                           and per child:  queue id blob options
+
+where `words` are what `lua/_outcome.lua` lists, `-` for what there is not. `first` and `last` are
+the milliseconds of the entries between which all of a section lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, assert_never, cast
+
+from trio_tasks.broker import (
+    TOMBSTONE_MS,
+    Applied,
+    Delivery,
+    Outcome,
+    StartToken,
+    StepReply,
+    Taken,
+    TakeStatus,
+)
+from trio_tasks.processor.decisions import (
+    Cancel,
+    Complete,
+    Die,
+    Park,
+    Release,
+    Retry,
+    Skip,
+)
+from trio_tasks.redis_streams.calls.emitting import Argument, job_arguments
+from trio_tasks.redis_streams.calls.values import found, items, optional_ms, raw, text, whole
+from trio_tasks.redis_streams.codec import decode_record
+from trio_tasks.redis_streams.keys import QueueKeys
+from trio_tasks.redis_streams.replies import Reply
+from trio_tasks.redis_streams.scripts import Call, parser, script
+
+__all__ = ["step"]
+
+_APPLIED: Final = {
+    ord("A"): Applied.APPLIED,
+    ord("R"): Applied.REPEATED,
+    ord("X"): Applied.CANCELLED,
+    ord("P"): Applied.PARKED,
+    ord("S"): Applied.STALE,
+    ord("G"): Applied.GONE,
+    ord("E"): Applied.REFUSED,
+}
+
+# (kind, incarnation, level, then retention and attempts, or deliveries and nothing)
+_Section = tuple[str, str, int, int, int | None]
+
+
+def step(
+    keys: QueueKeys,
+    *,
+    incarnation: str,
+    ordinal: int,
+    outcomes: Sequence[Outcome],
+    want: int,
+    lease_ms: int,
+    tombstone_ms: int = TOMBSTONE_MS,
+) -> Call[StepReply]:
+    """Apply outcomes, then hand out up to `want` jobs to `incarnation`; all in one script.
+
+    Applying is idempotent; taking is not: a step with `want > 0` is never sent again.
+
+    Args:
+        ordinal: `g` of the connection on which this is sent (see `own`).
+        outcomes: of this incarnation or others, each of a start of its own.
+        want: 0: nothing is taken, and neither lease nor pause matter.
+    """
+    sections: dict[_Section, list[Argument]] = {}
+    order: dict[_Section, list[int]] = {}
+    for index, outcome in enumerate(outcomes):
+        section, row = _row(keys.queue, outcome)
+        if section in sections:
+            sections[section] += row
+            order[section].append(index)
+        else:
+            sections[section] = [*row]
+            order[section] = [index]
+
+    args: list[Argument] = [keys.prefix, tombstone_ms, incarnation, ordinal, want, lease_ms]
+    args.append(len(sections))
+    for section, rows in sections.items():
+        kind, owner, level, number, attempts = section
+        args += (kind, owner, level, number)
+        if kind == "C":
+            args.append("-" if attempts is None else attempts)
+        entries = [outcomes[index].token.entry for index in order[section]]
+        args += (_milliseconds(min(entries)), _milliseconds(max(entries)), len(entries))
+        args += rows
+
+    def parse(reply: Reply) -> StepReply:
+        answers, relay, *taken = items(reply)
+        applied: list[Applied] = [Applied.STALE] * len(outcomes)
+        indices = (index for rows in order.values() for index in rows)
+        for index, answer in zip(indices, raw(answers), strict=True):
+            applied[index] = _APPLIED[answer]
+        took = _taken(keys.queue, incarnation, taken) if want else None
+        return StepReply(applied, took, relay=found(relay))
+
+    return Call(script("step"), keys.fixed, args, parser("step", parse))
+
+
+def _row(queue: str, outcome: Outcome) -> tuple[_Section, Sequence[Argument]]:
+    """The section in which an outcome belongs, and its row there."""
+    token = outcome.token
+    if (
+        outcome.attempt == 1
+        and token.deliveries == 1
+        and not outcome.generation
+        and not outcome.children
+        and not outcome.logged
+        and isinstance(outcome.verdict, Complete)
+    ):
+        plain = ("C", token.incarnation, token.level, outcome.retention_ms, outcome.attempts)
+        return plain, (token.job_id, token.entry, outcome.result or b"")
+    section = ("O", token.incarnation, token.level, token.deliveries, None)
+    return section, _full_row(queue, outcome)
+
+
+def _full_row(queue: str, outcome: Outcome) -> list[Argument]:
+    """A row of a section `O`."""
+    delay_ms, since_ms, unless, by, reason = 0, "-", 0, None, ""
+    body = outcome.error
+    match outcome.verdict:
+        case Complete():
+            kind, body = "c", outcome.result
+        case Retry(delay_ms=delay_ms):
+            kind, reason = "t", "retry"
+        case Park(delay_ms=delay_ms, since_ms=since):
+            kind, reason, since_ms = "k", "parked", str(since)
+        case Release(counted=counted, began=began):
+            kind = "v" if counted else "i" if began else "u"
+        case Die(reason=reason, unless_served=served):
+            kind, unless = "z", int(served)
+        case Skip(reason=reason, by=by, unless_served=served):
+            kind, unless = "s", int(served)
+        case Cancel(reason=reason):
+            kind = "x"
+        case _:
+            assert_never(outcome.verdict)
+    children = outcome.children if kind == "c" else ()
+    words = (
+        f"{kind} {outcome.attempt} {outcome.retention_ms} {_word(outcome.attempts)} {delay_ms}"
+        f" {since_ms} {_word(by)} {_word(outcome.reopen)} {_word(outcome.dead_letter_stream)}"
+        f" {outcome.generation} {unless} {outcome.event or '-'} {int(outcome.logged)}"
+        f" {len(children)}"
+    )
+    row: list[Argument] = [outcome.token.job_id, outcome.token.entry, words, reason, body or b""]
+    for child in children:
+        row.append("" if child.queue == queue else child.queue)
+        row += job_arguments(child)
+    return row
+
+
+def _milliseconds(entry: str) -> str:
+    """The first part of an entry id (and all in which entries can be compared as text)."""
+    return entry.partition("-")[0]
+
+
+def _word(value: str | int | None) -> str:
+    return "-" if value is None else str(value)
+
+
+def _taken(queue: str, incarnation: str, reply: Sequence[Reply]) -> Taken:
+    status, now, due, tick, *levels = reply
+    deliveries: list[Delivery] = []
+    for level_reply in levels:
+        number, flat = items(level_reply)
+        level = whole(number)
+        rows = iter(cast("list[bytes]", items(flat)))
+        for entry, job_id, blob, extra in zip(rows, rows, rows, rows, strict=True):
+            record, version = decode_record(blob)
+            if not extra:  # a first delivery that had to read nothing but the blob
+                token = StartToken(
+                    queue, job_id.decode(), incarnation, entry.decode(), level, 1
+                )
+                if record is not None:
+                    deliveries.append(Delivery(token, 1, record))
+                else:
+                    deliveries.append(Delivery(token, 1, None, blob, version))
+                continue
+            attempt, deliveries_, deadline, unknown, interruptions, generation, requeued, reason = (
+                extra.decode().split(" ", 7)
+            )
+            token = StartToken(
+                queue, job_id.decode(), incarnation, entry.decode(), level, int(deliveries_)
+            )
+            deliveries.append(
+                Delivery(
+                    token,
+                    int(attempt),
+                    record,
+                    raw=b"" if record is not None else blob,
+                    version=version,
+                    deadline_at_ms=_maybe(deadline),
+                    unknown_since_ms=_maybe(unknown),
+                    interruptions=int(interruptions),
+                    generation=int(generation),
+                    requeued=requeued == "1",
+                    cancel_reason=reason[1:] if reason else None,
+                )
+            )
+    return Taken(
+        TakeStatus(text(status)), whole(now), optional_ms(due), optional_ms(tick), deliveries
+    )
+
+
+def _maybe(word: str) -> int | None:
+    return None if word == "-" else int(word)

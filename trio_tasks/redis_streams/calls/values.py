@@ -1,0 +1,50 @@
+"""The few shapes of which all replies are made. A wrong one is a `TypeError`; see `parser`."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from trio_tasks.redis_streams.replies import Reply
+
+__all__ = ["found", "items", "optional_ms", "raw", "text", "whole"]
+
+
+def items(reply: Reply) -> list[Reply]:
+    """An array."""
+    if not isinstance(reply, list):
+        raise TypeError(type(reply))
+    return reply
+
+
+def raw(reply: Reply) -> bytes:
+    """A bulk string, as it is."""
+    if not isinstance(reply, bytes):
+        raise TypeError(type(reply))
+    return reply
+
+
+def text(reply: Reply) -> str:
+    """A bulk string that is a name, a number or a word."""
+    return raw(reply).decode()
+
+
+def whole(reply: Reply) -> int:
+    """An integer, also one that comes as a bulk string (Lua's integers have 53 bits)."""
+    return int(reply) if isinstance(reply, bytes) else cast(int, _number(reply))
+
+
+def optional_ms(reply: Reply) -> int | None:
+    """An integer; -1 stands for `None`."""
+    number = whole(reply)
+    return None if number == -1 else number
+
+
+def found(reply: Reply) -> bool:
+    """1 or 0."""
+    return bool(whole(reply))
+
+
+def _number(reply: Reply) -> Reply:
+    if not isinstance(reply, int):
+        raise TypeError(type(reply))
+    return reply

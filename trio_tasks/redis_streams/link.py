@@ -1,0 +1,310 @@
+"""A link: one connection to one server that is made again whenever it is lost.
+
+Theory of operation
+-------------------
+`Link.run`, a task of the broker's nursery, opens a connection, lets `on_connect` prepare it while
+nobody else may use it (scripts, `own`), publishes it, and waits until it is lost; then it begins
+again after a pause that grows from 50 ms to 2 s, shortened at random so that a thousand clients of
+a restarted server do not come back in one moment. The pause starts small again only after a
+connection has *answered* a request: a replica that greets politely and refuses every write must
+not be asked forty times a second.
+
+A caller waits for a connection until its deadline, sends, and gets the answer or an error:
+
+* the connection broke, or the server says that it is of no use now (`LOADING`, `BUSY`, `READONLY`,
+  …): the connection is dropped, the outcome is unknown. Nothing is sent again unless the caller
+  says `repeat=True`, which is for requests that are idempotent: those are sent again on the next
+  connection, until the deadline;
+* `OOM` is `QueueFullError`; any other error is the server's answer to this request alone.
+
+Cancelling a caller gives up the answer; what was sent may be carried out, now or never.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeVar
+
+import anyio
+
+from trio_tasks.environment import jitter, loop_time
+from trio_tasks.errors import (
+    BrokerError,
+    BrokerUnavailableError,
+    ConfigurationError,
+    QueueFullError,
+)
+from trio_tasks.redis_streams.address import Address
+from trio_tasks.redis_streams.evaluation import evaluate
+from trio_tasks.redis_streams.scripts import Call
+from trio_tasks.redis_streams.wire import (
+    Command,
+    Connection,
+    RedisReplyError,
+    Reply,
+    open_connection,
+)
+
+__all__ = ["OUTAGES", "Link", "Locate"]
+
+log = logging.getLogger("trio_tasks.broker")
+
+T = TypeVar("T")
+
+Locate = Callable[[], Awaitable[Address]]
+"""Tells where the server is, before each connect; may start one (the embedded server)."""
+
+OUTAGES: Final = frozenset(
+    {"LOADING", "BUSY", "UNKILLABLE", "READONLY", "MASTERDOWN", "NOREPLICAS", "MISCONF"}
+    | {"CLUSTERDOWN", "TRYAGAIN", "NOAUTH"}
+)
+"""Error codes that speak of the server's state and not of the request: it is worth coming back."""
+
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 2.0
+_LEAST_TIME: Final = 1.0  # seconds for an answer, however late the request could be sent
+
+
+class Link:
+    """One supervised connection.
+
+    Attributes:
+        timeout: seconds that a call may take unless it says otherwise.
+    """
+
+    def __init__(
+        self,
+        locate: Locate,
+        *,
+        name: str,
+        timeout: float,
+        on_connect: Callable[[Connection], Awaitable[None]] | None = None,
+        level: int = logging.WARNING,
+    ) -> None:
+        """Nothing is connected before `run`.
+
+        Args:
+            locate: see `Locate`.
+            name: of the connection, in the server's client list and in the log.
+            timeout: see the attribute.
+            on_connect: prepares a new connection; if it raises a `BrokerError` the connection is
+                dropped and tried again.
+            level: at which lost connections are logged; their return is logged at INFO, or at
+                this level if that is lower.
+        """
+        self.timeout = timeout
+        self._locate = locate
+        self._name = name
+        self._on_connect = on_connect
+        self._level = level
+        self._connection: Connection | None = None
+        self._up = anyio.Event()
+        self._serving = anyio.CancelScope()
+        self._why_dropped: BrokerError | None = None
+        self._failure: Exception | None = None
+        self._answered = False
+        self._over = False
+
+    def __repr__(self) -> str:
+        state = "connected" if self.connected else self.last_error or "never connected"
+        return f"<Link {self._name}, {state}>"
+
+    @property
+    def connected(self) -> bool:
+        """Whether a request could be sent now."""
+        return self._connection is not None and not self._connection.closed.is_set()
+
+    @property
+    def last_error(self) -> str | None:
+        """Why there is no connection; `None` while there is one, and before the first try."""
+        error = self._failure
+        if error is None or error.__cause__ is None:
+            return None if error is None else str(error)
+        return f"{error} ({error.__cause__ or type(error.__cause__).__name__})"
+
+    # -- supervising -----------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Keep a connection until cancelled."""
+        failures = 0
+        try:
+            while True:
+                self._answered = False
+                error = await self._serve_one()
+                if error is None:
+                    continue  # renewed on purpose
+                self._report_loss(error)
+                failures = 1 if self._answered else failures + 1
+                pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (failures - 1))
+                await anyio.sleep(pause * (1 + jitter()) / 2)
+        finally:
+            self._over = True
+            self._up.set()  # those who wait shall see that it is over
+
+    async def _serve_one(self) -> BrokerError | ConfigurationError | None:
+        """Connect, and serve until the connection is lost; returns why (`None`: renewed)."""
+        try:
+            address = await self._locate()
+            async with open_connection(address, name=f"trio_tasks:{self._name}") as connection:
+                if self._on_connect is not None:
+                    await self._on_connect(connection)
+                self._failure = None
+                log.log(min(self._level, logging.INFO), "connected to %s", connection.label)
+                self._connection = connection
+                self._up.set()
+                try:
+                    with anyio.CancelScope() as self._serving:
+                        await connection.closed.wait()
+                        return connection.unavailable()
+                    return self._why_dropped
+                finally:
+                    self._forget(connection)
+        except (BrokerError, ConfigurationError) as error:
+            return error
+
+    def _forget(self, connection: Connection) -> None:
+        if connection is self._connection:
+            self._connection = None
+            self._up = anyio.Event()
+
+    def _report_loss(self, error: Exception) -> None:
+        known = self.last_error
+        self._failure = error
+        if self.last_error != known:
+            log.log(self._level, "no connection, will try again: %s", self.last_error)
+
+    @property
+    def over(self) -> bool:
+        """Whether `run` has ended: there will be no connection any more."""
+        return self._over
+
+    def renew(self) -> None:
+        """Drop the connection and make a new one at once. Requests under way are lost."""
+        if self._connection is not None:
+            self._drop(self._connection, None)
+
+    def _drop(self, connection: Connection, why: BrokerError | None) -> None:
+        if connection is self._connection:  # else that was another one's story
+            self._why_dropped = why
+            self._forget(connection)
+            self._serving.cancel()
+
+    # -- asking ----------------------------------------------------------------------------------
+
+    async def call(
+        self, call: Call[T], *, deadline: float | None = None, repeat: bool = False
+    ) -> T:
+        """Run a script and return its answer.
+
+        Args:
+            call: which script, with what, and how to read the answer.
+            deadline: instant of the event loop's clock; default: `timeout` from now.
+            repeat: the call is idempotent: send it again if its outcome is unknown.
+
+        Raises:
+            BrokerUnavailableError: there was no connection, or no answer, in time.
+            QueueFullError: the server's memory is full.
+            BrokerError: the server refuses this call.
+        """
+        (answer,) = await self.calls((call,), deadline=deadline, repeat=repeat)
+        if isinstance(answer, BrokerError):
+            raise answer
+        return answer
+
+    async def calls(
+        self, calls: Sequence[Call[T]], *, deadline: float | None = None, repeat: bool = False
+    ) -> list[T | BrokerError]:
+        """Run scripts in this order, in one round trip; each one's answer or its error.
+
+        Arguments are those of `call`.
+
+        Raises:
+            BrokerUnavailableError: there was no connection, or not all answers came in time.
+        """
+
+        async def ask(connection: Connection, timeout: float) -> list[T | BrokerError]:
+            answers = await evaluate(connection, calls, timeout=timeout)
+            return [self._sorted_out(connection, answer) for answer in answers]
+
+        return await self._while_connected(ask, deadline, repeat)
+
+    async def request(
+        self,
+        *commands: Command,
+        deadline: float | None = None,
+        blocks: float = 0.0,
+        repeat: bool = False,
+    ) -> list[Reply]:
+        """Send plain commands in one round trip; their replies.
+
+        Arguments and errors are those of `call`, and `blocks`: how many seconds beyond the
+        deadline the commands themselves may wait on the server.
+        """
+
+        async def ask(connection: Connection, timeout: float) -> list[Reply]:
+            replies = await connection.pipeline(commands, timeout=timeout + blocks)
+            for reply in replies:
+                error = self._sorted_out(connection, reply)
+                if isinstance(error, BrokerError):
+                    raise error
+            return replies
+
+        return await self._while_connected(ask, deadline, repeat)
+
+    async def connected_by(self, deadline: float) -> None:
+        """Wait until there is a connection.
+
+        Raises:
+            BrokerUnavailableError: there was none in time.
+        """
+        await self._connected(deadline)
+
+    async def _while_connected(
+        self,
+        ask: Callable[[Connection, float], Awaitable[T]],
+        deadline: float | None,
+        repeat: bool,
+    ) -> T:
+        if deadline is None:
+            deadline = loop_time() + self.timeout
+        while True:
+            connection = await self._connected(deadline)
+            timeout = max(deadline - loop_time(), min(self.timeout, _LEAST_TIME))
+            try:
+                answer = await ask(connection, timeout)
+            except BrokerUnavailableError:
+                if not repeat or loop_time() >= deadline:
+                    raise
+            else:
+                self._answered = True
+                return answer
+
+    async def _connected(self, deadline: float) -> Connection:
+        while not self._over:
+            connection = self._connection
+            if connection is not None:
+                if not connection.closed.is_set():
+                    return connection
+                self._forget(connection)  # as `_serve_one` is about to do
+            with anyio.CancelScope(deadline=deadline) as scope:
+                await self._up.wait()
+            if scope.cancelled_caught:
+                text = f"no connection in time: {self.last_error or 'no answer to the first try'}"
+                raise BrokerUnavailableError(text) from self._failure
+        raise BrokerUnavailableError("the broker was closed")
+
+    def _sorted_out(self, connection: Connection, answer: T | RedisReplyError) -> T | BrokerError:
+        """Tell answers, refusals and outages apart; an outage is raised and ends the connection."""
+        self._answered = True
+        if not isinstance(answer, RedisReplyError):
+            return answer
+        if answer.code in OUTAGES:
+            self._answered = False
+            self._drop(connection, answer)
+            raise BrokerUnavailableError(f"{connection.label}: {answer}") from answer
+        if answer.code == "OOM":
+            full = QueueFullError(f"{connection.label}: the server's memory is full")
+            full.__cause__ = answer
+            return full
+        return answer

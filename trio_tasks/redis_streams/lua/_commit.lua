@@ -1,0 +1,99 @@
+-- Applies outcomes, section by section; ARGV from `first` on as calls/stepping.py describes.
+--@include enqueue
+--@include fence
+--@include leases
+--@include requests
+local relay = 0
+--@include outcome
+
+-- What a start that is not the present one is told.
+local function superseded(id, entry, token)
+  local job = redis.pcall('HMGET', JOB .. id, 's', 'e', 'f', 'lt')
+  if job.err or not job[1] then return 'G' end
+  local ended = job[2] == entry and job[3] and string.sub(job[3], -#token.name - 1) == ' ' .. token.name
+  return (ended or job[4] == token.name .. ' ' .. entry) and 'R' or 'S'
+end
+
+-- A plain completion: two requests. HSET tells how many fields are new, and so whether the record
+-- was there at all.
+local function complete(id, entry, idle, result, section)
+  local key = JOB .. id
+  local null = result == 'null'
+  local finished = NOW .. ' ' .. ms(now - idle) .. section.middle .. (null and 'n ' or '- ') .. section.token.name
+  local with_result = result ~= '' and not null and section.retention > 0
+  local new
+  if with_result then
+    new = redis.pcall('HSET', key, 's', 'c', 'f', finished, 'r', result)
+  else
+    new = redis.pcall('HSET', key, 's', 'c', 'f', finished)
+  end
+  if type(new) == 'table' then return 'E', false end
+  if new == (with_result and 3 or 2) then
+    call('DEL', key)
+    count('df')
+    return 'G', true
+  end
+  expire(id, section.retention)
+  if has_requests() then call('HDEL', CANCELS, id) end
+  count('c')
+  tell(id)
+  return 'A', true
+end
+
+local function add_child(i)
+  local queue, id, blob, options = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  if queue == '' then return enqueue(id, blob, options) end
+  if options == '' then options = '0 - - - - 0 0 e' end
+  -- Delays count from now, not from the arrival.
+  options = string.gsub(options, '%+(%d+)', function(delay) return '=' .. ms(now + delay) end)
+  call('XADD', OUT, '*', 'q', queue, 'i', id, 'b', blob, 'o', string.sub(options, 1, -2) .. 'r')
+  relay = 1
+end
+
+local function commit(i, sections)
+  local answers, acked, spent = {}, {}, {}
+  for _ = 1, sections do
+    local plain, incarnation, level = ARGV[i] == 'C', ARGV[i + 1], ARGV[i + 2]
+    local deliveries = plain and 1 or tonumber(ARGV[i + 3])
+    local section = { token = { name = deliveries .. ' ' .. incarnation, deliveries = deliveries } }
+    if plain then
+      section.retention = tonumber(ARGV[i + 3])
+      section.middle = ' ' .. ms(now + section.retention) .. ' ' .. ARGV[i + 4] .. ' '
+      i = i + 1
+    end
+    local first, last, number = ARGV[i + 4], ARGV[i + 5], tonumber(ARGV[i + 6])
+    local present = fence(level, incarnation, deliveries, number, first, last)
+    local acks = acked[level] or {}
+    acked[level] = acks
+    i = i + 7
+    for _ = 1, number do
+      local id, entry, answer, ack = ARGV[i], ARGV[i + 1]
+      local place = level .. entry
+      local idle = not spent[place] and present(entry)
+      local outcome = not plain and parsed(ARGV[i + 2])
+      if not idle then
+        answer = superseded(id, entry, section.token)
+      elseif plain then
+        answer, ack = complete(id, entry, idle, ARGV[i + 2], section)
+      else
+        outcome.reason, outcome.body = ARGV[i + 3], ARGV[i + 4]
+        answer, ack = apply(id, level, entry, section.token, idle, outcome)
+      end
+      i = i + (plain and 3 or 5)
+      for _ = 1, outcome and tonumber(outcome.children) or 0 do
+        if answer == 'A' then add_child(i) end
+        i = i + 4
+      end
+      answers[#answers + 1] = answer
+      if ack then acks[#acks + 1] = entry; spent[place] = true end
+    end
+  end
+  for level, entries in pairs(acked) do
+    for first = 1, #entries, 1000 do
+      local last = math.min(first + 999, #entries)
+      call('XACK', STREAM .. level, 'g', unpack(entries, first, last))
+      call('XDEL', STREAM .. level, unpack(entries, first, last))
+    end
+  end
+  return table.concat(answers)
+end

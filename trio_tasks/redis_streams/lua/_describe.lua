@@ -1,0 +1,18 @@
+-- A job as calls/looking.py expects it: {id, state letter, deliveries, started (ms, -1: it does not
+-- run), {field, value …}, {log line …}}; false: it is gone, or past its retention.
+local function describe(id, with_log)
+  local flat = call('HGETALL', JOB .. id)
+  local job = {}
+  for i = 1, #flat, 2 do job[flat[i]] = flat[i + 1] end
+  if not job.s then return false end
+  local kept = job.f and tonumber(string.match(job.f, '^%d+ %S+ (%S+)'))
+  if kept and kept <= now then return false end
+  local letter, deliveries, started = job.s, 0, -1
+  if letter == 'q' then
+    local rows = redis.pcall('XPENDING', STREAM .. job.p, 'g', job.e, job.e, 1)
+    local row = not rows.err and rows[1]
+    if row and row[2] ~= RELEASED then letter, deliveries, started = 'r', row[4], now - row[3] end
+  end
+  local log = with_log and call('LRANGE', LOG .. id, 0, -1) or {}
+  return { id, letter, deliveries, started, flat, log }
+end

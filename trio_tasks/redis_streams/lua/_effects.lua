@@ -1,0 +1,54 @@
+-- What many steps have in common, done once at the end of the script by `conclude`: counters, the
+-- event entry, the levels in use, the token.
+--@include legal
+local counted, told, delayed = {}, {}, {}
+local startable = false
+local levels, levels_changed
+
+local function count(name) counted[name] = (counted[name] or 0) + 1 end
+
+-- Something has happened to this job that a watcher may wait for.
+local function tell(id) told[#told + 1] = id end
+
+-- The levels whose streams may hold entries: digits, highest first.
+local function levels_in_use()
+  levels = levels or call('HGET', META, 'lv') or ''
+  return levels
+end
+
+local function use_level(level)
+  if not string.find(levels_in_use(), level, 1, true) then
+    local upper = string.match(levels, '^[' .. level .. '-9]*')
+    levels = upper .. level .. string.sub(levels, #upper + 1)
+    levels_changed = true
+  end
+end
+
+-- Makes a job startable; returns its entry. `rare`: its start needs more of the record than `b`.
+local function add_entry(id, level, rare)
+  use_level(level)
+  startable = true
+  if rare then return call('XADD', STREAM .. level, '*', 'i', id, 'k', '1') end
+  return call('XADD', STREAM .. level, '*', 'i', id)
+end
+
+local function add_delay(id, at)
+  delayed[id] = true
+  call('ZADD', DUE, ms(at), id)
+end
+
+local function pass_token()
+  if call('LLEN', WAKE) == 0 then call('RPUSH', WAKE, '1') end
+end
+
+-- `quiet`: the caller knows that nobody has to be woken.
+local function conclude(quiet)
+  for name, number in pairs(counted) do call('HINCRBY', META, name, number) end
+  if #told > 0 then call('XADD', EVENTS, 'MAXLEN', '~', 1000, '*', 'i', table.concat(told, ' ')) end
+  if levels_changed then call('HSET', META, 'lv', levels) end
+  if quiet then return end
+  if not startable and next(delayed) then
+    startable = delayed[call('ZRANGE', DUE, 0, 0)[1]]
+  end
+  if startable then pass_token() end
+end

@@ -1,0 +1,55 @@
+-- How a job ends, and whom an emit number belongs to. Needs ARGV[2]: lifetime of tombstones, ms.
+--@include effects
+local TOMBSTONE = tonumber(ARGV[2])
+-- A child that may be relayed once more must find its id taken: 1 h where a tombstone has 10 min.
+local RELAYED = 6 * TOMBSTONE
+local relays
+
+-- Whether jobs ever came to this queue from others: only then a job has to be asked.
+local function has_relayed()
+  if relays == nil then relays = call('HGET', META, 'rl') end
+  return relays
+end
+
+-- The one TTL of an ended job: retention, then the tombstone.
+local function expire(id, retention)
+  local lifetime = retention + TOMBSTONE
+  if lifetime < RELAYED and has_relayed() and call('HEXISTS', JOB .. id, 'rl') == 1 then
+    lifetime = RELAYED
+  end
+  call('PEXPIRE', JOB .. id, ms(lifetime))
+  if retention == 0 then call('HDEL', JOB .. id, 'b', 'er') end
+  return ms(lifetime)
+end
+
+-- The emit number that began this life; '-': a minted id.
+local function maker(numbers)
+  return numbers and string.match(string.match(numbers, '^[^|]*'), '%S+$') or '-'
+end
+
+-- This life of a job, as debounce keys name it.
+local function life(id, numbers) return id .. ' ' .. maker(numbers) .. ' ' end
+
+local function has_word(words, word)
+  return string.find(' ' .. words .. ' ', ' ' .. word .. ' ', 1, true)
+end
+
+local function starts_with(text, head) return string.sub(text, 1, #head) == head end
+
+-- Releases a leading debounce key that this life of a job holds.
+local function reopen(digest, id)
+  local holder = call('GET', DEBOUNCE .. digest)
+  if holder and starts_with(holder, life(id, call('HGET', JOB .. id, 'n'))) then
+    call('DEL', DEBOUNCE .. digest)
+  end
+end
+
+-- Ends a job that does not run: skipped ('s') or cancelled ('x').
+local function end_idle(id, letter, why, by, retention)
+  local finished = NOW .. ' - ' .. ms(now + retention) .. ' - -'
+  call('HSET', JOB .. id, 's', letter, 'f', finished, 'why', why)
+  if by then call('HSET', JOB .. id, 'by', by) end
+  call('PEXPIRE', LOG .. id, expire(id, retention))
+  count(letter)
+  tell(id)
+end

@@ -1,0 +1,41 @@
+-- Who is alive, and what the dead leave behind.
+--@include effects
+-- '1': entries lie about that were given back or belong to the dead (kept in `m` as `o`).
+local orphans
+
+-- Deletes a consumer that is out of `c` wherever it owns nothing; whether it owns something yet.
+local function forget_consumer(name)
+  local owns = false
+  for level = 0, 9 do
+    local rows = redis.pcall('XPENDING', STREAM .. level, 'g', '-', '+', 1, name)
+    if rows[1] then
+      owns = true
+    elseif not rows.err then
+      call('XGROUP', 'DELCONSUMER', STREAM .. level, 'g', name)
+    end
+  end
+  return owns
+end
+
+local function leave_orphans()
+  orphans, startable = '1', true
+  call('HSET', META, 'o', '1')
+end
+
+-- Nobody was heard for more than half a lease: the server was away or its clock has jumped, so
+-- silence proves nothing. (A third makes a lone survivor wait for ever, two thirds steals.)
+local function renew_after_outage(lease, last_beat)
+  if not last_beat or math.abs(now - last_beat) <= lease / 2 then return end
+  for _, name in ipairs(call('ZRANGE', LEASES, 0, -1)) do
+    local theirs = string.match(call('HGET', INCARNATIONS, name) or '', '^%d+')
+    call('ZADD', LEASES, 'XX', ms(now + (theirs or lease)), name)
+  end
+end
+
+local function declare_dead()
+  for _, name in ipairs(call('ZRANGEBYSCORE', LEASES, '-inf', NOW, 'LIMIT', 0, 100)) do
+    call('ZREM', LEASES, name)
+    call('HDEL', INCARNATIONS, name, name .. '#')
+    if forget_consumer(name) then leave_orphans() end
+  end
+end

@@ -1,0 +1,105 @@
+-- Applies one outcome of a section `O` (see calls/stepping.py), whose start is the present one.
+-- Its words, in this order; the kinds are c complete, t retry, k park, u release, i release of a
+-- begun attempt, v release that counts, z die, s skip, x cancel.
+local TARGETS = { c = 'c', t = 'd', k = 'd', u = 'q', i = 'q', v = 'q', z = 'z', s = 's', x = 'x' }
+local REPARK = 5000 -- ms
+
+local function parsed(words)
+  local list = {}
+  for word in string.gmatch(words, '%S+') do list[#list + 1] = word ~= '-' and word end
+  local function at(n) return list[n] or nil end
+  return {
+    kind = list[1], attempt = list[2], retention = list[3], attempts = at(4), delay = list[5],
+    since = at(6), by = at(7), reopen = at(8), stream = at(9), generation = list[10],
+    unless = list[11], event = at(12), logged = list[13], children = list[14],
+  }
+end
+
+-- Whether a living incarnation lists the event.
+local function served(event)
+  for _, name in ipairs(call('ZRANGEBYSCORE', LEASES, NOW, '+inf')) do
+    local about = call('HGET', INCARNATIONS, name) or ''
+    local events = string.find(about, '\n\n', 1, true)
+    if events and string.find(about, '\n' .. event .. '\n', events + 1, true) then return true end
+  end
+  return false
+end
+
+local function publish(id, o)
+  call('XADD', OUT, '*', 's', o.stream, 'i', id, 'g', o.generation, 'v', o.event or '',
+    'w', o.reason, 'a', o.attempt, 't', NOW, 'er', o.body, 'b', call('HGET', JOB .. id, 'b') or '')
+end
+
+-- Returns the answer, and whether the entry is to be acked and deleted.
+local function apply(id, level, entry, token, idle, o)
+  local key, answer, kind = JOB .. id, 'A', o.kind
+  local job = redis.pcall('HMGET', key, 'e', 'us')
+  if job.err then return 'E', false end
+  if job[1] ~= entry then count('df'); return 'G', true end
+
+  local asked = cancel_request(id)
+  if asked and kind ~= 'c' and kind ~= 'x' then
+    kind, answer, o.reason = 'x', 'X', asked
+  elseif o.unless == '1' and served(o.event or '') then
+    kind, answer, o.reason, o.delay, o.since = 'k', 'P', 'parked', REPARK, NOW
+  end
+  local state = TARGETS[kind]
+  if not state or not legal('r', state) then return 'E', false end
+
+  local counts = kind ~= 'k' and kind ~= 'u' and kind ~= 'i'
+  local used = counts and tonumber(o.attempt) or o.attempt - 1
+  local set, clear = { 's', state }, {}
+  local function put(name, value)
+    if value then set[#set + 1], set[#set + 2] = name, value else clear[#clear + 1] = name end
+  end
+  put('a', used > 0 and used)
+  if o.body ~= '' and kind ~= 'c' then put('er', o.body) end
+
+  if state == 'q' then
+    -- The count of deliveries goes on, so that no later start has this token: it is made good.
+    put('gb', token.deliveries)
+    if kind == 'i' then call('HINCRBY', key, 'gi', 1) end
+    call('XCLAIM', STREAM .. level, 'g', RELEASED, 0, entry, 'JUSTID')
+    if orphans then startable = true else leave_orphans() end
+  else
+    put('gb')
+  end
+  if state == 'd' then
+    if kind == 'k' and not job[2] then put('us', o.since) end
+    put('due', ms(now + o.delay)); put('why', o.reason)
+    add_delay(id, now + o.delay)
+  end
+  if state == 'q' or state == 'd' then
+    put('lt', token.name .. ' ' .. entry)
+    if o.attempts then put('mx', o.attempts) end
+    if o.reopen then put('dg', o.reopen) end
+  else
+    local kept = state == 'z' and '-' or ms(now + o.retention)
+    local null = kind == 'c' and o.body == 'null'
+    put('f', table.concat({ NOW, ms(now - idle), kept, o.attempts or '-', null and 'n' or '-',
+      token.name }, ' '))
+    if kind == 'c' then
+      if o.body ~= '' and not null and o.retention ~= '0' then put('r', o.body) end
+    else
+      put('why', o.reason)
+      if kind == 's' and o.by then put('by', o.by) end
+    end
+  end
+  call('HSET', key, unpack(set))
+  if #clear > 0 then call('HDEL', key, unpack(clear)) end
+
+  if state == 'z' then
+    call('ZADD', DLQ, NOW, id)
+    if o.stream then publish(id, o); relay = 1 end
+  elseif state ~= 'q' and state ~= 'd' then
+    count(state)
+    local lifetime = expire(id, tonumber(o.retention))
+    if o.logged == '1' or used > 1 or token.deliveries > 1 or o.generation ~= '0' then
+      call('PEXPIRE', LOG .. id, lifetime)
+    end
+  end
+  if (state == 'z' or state == 'x') and o.reopen then reopen(o.reopen, id) end
+  if asked then call('HDEL', CANCELS, id) end
+  tell(id)
+  return answer, state ~= 'q'
+end

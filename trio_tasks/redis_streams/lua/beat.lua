@@ -1,0 +1,32 @@
+#!lua flags=allow-oom
+-- Renews the lease of a member, declares others dead, collects cancel requests.
+--
+-- KEYS     the fixed keys of the queue; used: m c ci w x
+-- ARGV     prefix, incarnation, lease (ms)
+-- RETURNS  {alive, now (ms), job, reason, …}: alive 0: not a member, register anew; then the
+--          cancel requests for jobs that it runs, each answered until its outcome removes it
+-- KEEPS    a beat renews members only; a live worker's jobs are never taken
+-- AGAIN    harmless
+--@include head
+--@include effects
+--@include leases
+local incarnation, lease = ARGV[2], tonumber(ARGV[3])
+local alive = call('ZSCORE', LEASES, incarnation)
+if alive then
+  renew_after_outage(lease, call('HGET', META, 'bt'))
+  call('ZADD', LEASES, 'XX', ms(now + lease), incarnation)
+  call('HSET', META, 'bt', NOW)
+end
+declare_dead()
+
+local reply = { alive and 1 or 0, now }
+local noted = alive and call('HGETALL', CANCELS) or {}
+for i = 1, #noted, 2 do
+  local job = call('HMGET', JOB .. noted[i], 'p', 'e')
+  local row = job[2] and redis.pcall('XPENDING', STREAM .. job[1], 'g', job[2], job[2], 1)
+  if row and row[1] and row[1][2] == incarnation then
+    reply[#reply + 1], reply[#reply + 2] = noted[i], noted[i + 1]
+  end
+end
+conclude()
+return reply

@@ -1,0 +1,43 @@
+#!lua flags=allow-oom
+-- Who holds a debounce key; asked for starts that are about to run.
+--
+-- KEYS     the fixed keys of the queue
+-- ARGV     prefix, tombstone (ms), then per ask: job, incarnation, level, entry, deliveries,
+--          edge, window (ms), digest
+-- RETURNS  per ask the holder's id, the asker's own if it may run; nil: there is no such key
+--          (trailing), or the start was superseded; `<id>@<number>`: an earlier life of the asker
+-- KEEPS    leading: one life of one job per window and key. trailing: the key outlives the jobs
+--          that may yet start under it
+-- AGAIN    answers the same
+--@include head
+--@include end
+--@include fence
+local function leading(digest, id, mine, window)
+  if call('SET', DEBOUNCE .. digest, mine .. NOW, 'NX', 'PX', window) then return id end
+  local holder = call('GET', DEBOUNCE .. digest)
+  local other, number = string.match(holder, '^(%S+) (%S+)')
+  if other == id and not starts_with(holder, mine) then return id .. '@' .. number end
+  return other
+end
+
+local function trailing(digest, window)
+  local holder = call('GET', DEBOUNCE .. digest)
+  if not holder then return false end
+  call('PEXPIRE', DEBOUNCE .. digest, ms(window + TOMBSTONE))
+  return string.match(holder, '^%S+')
+end
+
+local reply = {}
+for i = 3, #ARGV, 8 do
+  local id, incarnation, level, entry, deliveries, edge, window, digest = unpack(ARGV, i, i + 7)
+  local holder = false
+  if fence(level, incarnation, tonumber(deliveries), 1)(entry) then
+    if edge == 'leading' then
+      holder = leading(digest, id, life(id, call('HGET', JOB .. id, 'n')), window)
+    else
+      holder = trailing(digest, window)
+    end
+  end
+  reply[#reply + 1] = holder
+end
+return reply

@@ -1,0 +1,4 @@
+#!lua flags=no-writes
+-- RETURNS  server time (ms)
+--@include head
+return now

@@ -1,0 +1,64 @@
+"""Carrying children and dead letters from a queue's outbox to where they belong.
+
+A row leaves the outbox only after its target has answered. Delivering a child again is harmless,
+a dead letter then lies in its stream twice ("at least once"). So a relay may fail or be cancelled
+anywhere, and any number of processes may do it at the same time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from trio_tasks.errors import BrokerError
+from trio_tasks.redis_streams import calls
+from trio_tasks.redis_streams.calls import Call, ChildRow, DeadLetterRow
+from trio_tasks.redis_streams.keys import QueueKeys
+from trio_tasks.redis_streams.link import Link
+
+__all__ = ["relay"]
+
+_ROWS: Final = 250  # as many jobs as one step stores
+
+
+async def relay(
+    cmd: Link, keys: Callable[[str], QueueKeys], queue: str, *, tombstone_ms: int
+) -> tuple[int, set[str]]:
+    """Empty the outbox of a queue; how many rows were delivered, and to which queues.
+
+    Raises:
+        BrokerError: some could not be delivered; they stay. The others of their batch are gone.
+    """
+    delivered = 0
+    targets: set[str] = set()
+    while True:
+        rows = await cmd.call(calls.relay_read(keys(queue), _ROWS), repeat=True)
+        if not rows:
+            return delivered, targets
+        children: dict[str, list[ChildRow]] = {}
+        asks: list[tuple[Sequence[str], Call[None]]] = []
+        for row in rows:
+            match row:
+                case ChildRow():
+                    children.setdefault(row.queue, []).append(row)
+                case DeadLetterRow():
+                    asks.append(([row.row], calls.dead_letter(row)))
+        for target, group in children.items():
+            call = calls.relay_deliver(keys(target), group, tombstone_ms=tombstone_ms)
+            asks.append(([row.row for row in group], call))
+        answers = await cmd.calls([call for _, call in asks], repeat=True)
+        done = [
+            row
+            for (names, _), answer in zip(asks, answers, strict=True)
+            if answer is None
+            for row in names
+        ]
+        if done:
+            await cmd.call(calls.relay_done(keys(queue), done), repeat=True)
+        for answer in answers:
+            if isinstance(answer, BrokerError):
+                raise answer
+        delivered += len(done)
+        targets |= children.keys()
+        if len(rows) < _ROWS:
+            return delivered, targets

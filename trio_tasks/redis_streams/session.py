@@ -1,0 +1,171 @@
+"""What a RedisBroker is while it is entered: its nursery, its connections, and who uses which.
+
+```
+cmd    every request: emits (emits.py), memberships (membership.py), looking and steering
+wake   waits for work (wakes.py); opened by the first `register`, at once with a `wake_address`
+ev     while somebody watches a job (watches.py)
+```
+
+All three are links (link.py), supervised by tasks of the session's nursery. Whatever happens to a
+connection, only the callers that need it see it, as `BrokerUnavailableError`; an engine bug ends
+the nursery and leaves through the broker's block.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, TypeAlias, cast
+
+import anyio
+
+from trio_tasks.broker import Emitted, NewJob
+from trio_tasks.environment import Ids, loop_time
+from trio_tasks.errors import BrokerError
+from trio_tasks.redis_streams import calls
+from trio_tasks.redis_streams.calls import Call
+from trio_tasks.redis_streams.checks import check_same_keyspace, check_server
+from trio_tasks.redis_streams.emits import Emits
+from trio_tasks.redis_streams.keys import QueueKeys, queues_key
+from trio_tasks.redis_streams.link import OUTAGES, Link, Locate
+from trio_tasks.redis_streams.membership import Memberships
+from trio_tasks.redis_streams.scripts import all_scripts
+from trio_tasks.redis_streams.wakes import Wakes
+from trio_tasks.redis_streams.watches import Watches
+from trio_tasks.redis_streams.wire import Connection, RedisReplyError
+
+__all__ = ["Session", "Settings"]
+
+_ExcInfo: TypeAlias = (
+    "tuple[type[BaseException] | None, BaseException | None, TracebackType | None]"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a session is made from.
+
+    Attributes:
+        locate: tells where the server is.
+        locate_wake: the same for the connections that wait; `None`: there, too.
+        namespace, tombstone_ms: see `RedisBroker`.
+        timeout: seconds that a call may take.
+    """
+
+    locate: Locate
+    locate_wake: Locate | None
+    namespace: str
+    tombstone_ms: int
+    timeout: float
+
+
+class Session:
+    """Made by `RedisBroker.__aenter__`; used once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings: Final = settings
+        self._tasks: Final = anyio.create_task_group()
+        self._keys_of: dict[str, QueueKeys] = {}
+        self._named: set[str] = set()
+        self._waking = False
+        timeout = settings.timeout
+        locate_wake = settings.locate_wake or settings.locate
+        self.cmd: Final = Link(
+            settings.locate, name="cmd", timeout=timeout, on_connect=self._prepare
+        )
+        self.wake: Final = Link(
+            locate_wake,
+            name="wake",
+            timeout=timeout,
+            level=logging.DEBUG if settings.locate_wake is None else logging.WARNING,
+        )
+        self._wakes: Final = Wakes(
+            wake=self.wake, cmd=self.cmd, keys=self.keys, bell=self._private_keys().wake
+        )
+        self.memberships: Final = Memberships(
+            cmd=self.cmd,
+            wakes=self._wakes,
+            tasks=self._tasks,
+            tombstone_ms=settings.tombstone_ms,
+        )
+        self.emits: Final = Emits(self.cmd, self._tasks, self._enqueue)
+        self.watches: Final = Watches(
+            tasks=self._tasks,
+            cmd=self.cmd,
+            new_link=lambda: Link(locate_wake, name="ev", timeout=timeout, level=logging.DEBUG),
+            keys=self.keys,
+        )
+
+    async def open(self) -> None:
+        """Connect, and check that the server can be used; see `RedisBroker.__aenter__`."""
+        await self._settings.locate()  # says at once what trying again cannot repair
+        await self._tasks.__aenter__()
+        try:
+            deadline = loop_time() + self._settings.timeout
+            self._tasks.start_soon(self.cmd.run)
+            await self.cmd.connected_by(deadline)
+            await check_server(self.cmd)
+            if self._settings.locate_wake is not None:
+                self.start_waking()
+                await self.wake.connected_by(deadline)
+                await check_same_keyspace(self.cmd, self.wake, self._private_keys().meta)
+        except BaseException:
+            self._tasks.cancel_scope.cancel()
+            await self._tasks.__aexit__(None, None, None)
+            raise
+
+    async def close(self, exc_info: tuple[object, ...]) -> bool | None:
+        """Close at once; with what `__aexit__` is given."""
+        kind, error, traceback = cast("_ExcInfo", exc_info)
+        self._tasks.cancel_scope.cancel()
+        try:
+            return await self._tasks.__aexit__(kind, error, traceback)
+        except BaseExceptionGroup as group:
+            if error is not None and group.exceptions == (error,):
+                return False  # the block's own error: nothing of ours, so it is not wrapped
+            raise
+
+    def start_waking(self) -> None:
+        """Open the connection that waits for work, unless that has been done."""
+        if not self._waking:
+            self._waking = True
+            self._tasks.start_soon(self.wake.run)
+            self._tasks.start_soon(self._wakes.run)
+
+    def keys(self, queue: str) -> QueueKeys:
+        """The keys of a queue."""
+        keys = self._keys_of.get(queue)
+        if keys is None:
+            keys = self._keys_of[queue] = QueueKeys(self._settings.namespace, queue)
+        return keys
+
+    async def name(self, queues: Iterable[str]) -> None:
+        """Add queues to the set of all, once per connection.
+
+        Their names only help people to find them, so this may fail: the next use repeats it.
+        """
+        new = set(queues) - self._named
+        if new:
+            with suppress(BrokerError):
+                await self.cmd.request(("SADD", queues_key(self._settings.namespace), *new))
+                self._named |= new
+
+    async def _prepare(self, connection: Connection) -> None:
+        """On every new `cmd` connection, before anybody else may use it."""
+        loads = [("SCRIPT", "LOAD", script.source) for script in all_scripts()]
+        for reply in await connection.pipeline(loads, timeout=self._settings.timeout):
+            # Forbidden? Then a script is sent in full when it is missed.
+            if isinstance(reply, RedisReplyError) and reply.code in OUTAGES:
+                raise reply
+        self._named.clear()  # the server may have lost what it knew
+        await self.memberships.own_all(connection)
+
+    def _private_keys(self) -> QueueKeys:
+        """Keys that nobody else uses: those of a queue that does not exist."""
+        return QueueKeys(self._settings.namespace, Ids().incarnation("broker"))
+
+    def _enqueue(self, queue: str, jobs: Sequence[NewJob]) -> Call[list[Emitted]]:
+        return calls.enqueue(self.keys(queue), jobs, tombstone_ms=self._settings.tombstone_ms)

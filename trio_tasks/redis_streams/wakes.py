@@ -1,0 +1,191 @@
+"""Waiting for work in any number of queues, with one blocking command on one connection.
+
+Theory of operation
+-------------------
+`ns:{queue}:w` is a list with at most one token, pushed by whatever makes a job startable. The loop
+in `run` pops from the lists of those queues for which somebody waits here, and of no others: a
+token that this process takes away wakes nobody else. Each token wakes one waiter.
+
+The set of queues changes all the time, and a blocked `BLPOP` must never be abandoned, as the
+token that it pops would be lost with it. So
+
+* if a queue *joins* while the command is blocked, the loop is called back through its *bell*, a
+  list of this process alone that is always among the keys. The bell stays rung until it is heard,
+  so it does not matter which of the two commands reaches the server first;
+* if a queue *leaves*, the command stays as it is. A token that it then pops for nobody is given to
+  whoever waits for the queue by now, or pushed back.
+
+A waiter that is cancelled costs nothing: a token that was already its own is handed on in the same
+way. A token can be lost only with the connection, or with this process; then the engine's look
+once a second finds the work.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Final, cast
+
+import anyio
+
+from trio_tasks.environment import loop_time
+from trio_tasks.errors import BrokerError, BrokerUnavailableError
+from trio_tasks.redis_streams.keys import QueueKeys
+from trio_tasks.redis_streams.link import Link
+from trio_tasks.redis_streams.wire import Command
+
+__all__ = ["Wakes"]
+
+log = logging.getLogger("trio_tasks.broker")
+
+_BLOCKS: Final = 5.0  # seconds; as long may a token be taken away for a queue that has left
+_AFTER_REFUSAL: Final = 1.0
+_BELL_LIVES_MS: Final = 60_000
+
+
+class _Waiter:
+    __slots__ = ("called", "woken")
+
+    def __init__(self) -> None:
+        self.called = anyio.Event()
+        self.woken = False
+
+    def wake(self) -> None:
+        self.woken = True
+        self.called.set()
+
+
+class Wakes:
+    """The waiters of a process, and the tokens that wake them."""
+
+    def __init__(
+        self, *, wake: Link, cmd: Link, keys: Callable[[str], QueueKeys], bell: str
+    ) -> None:
+        """Nothing is waited for before `run`.
+
+        Args:
+            wake: the connection that blocks.
+            cmd: another one to the same keyspace.
+            keys: the keys of a queue.
+            bell: the name of a list that nobody else uses.
+        """
+        self._wake = wake
+        self._cmd = cmd
+        self._keys = keys
+        self._bell = bell
+        self._lines: dict[str, deque[_Waiter]] = {}
+        self._popping: frozenset[str] = frozenset()
+        self._somebody = anyio.Event()
+        self._errand = anyio.Event()
+        self._ring = False
+        self._returns: set[str] = set()
+
+    async def wait(self, queue: str, timeout: float) -> bool:
+        """Wait for a token, at most `timeout` seconds; whether there may be work now.
+
+        While the server is out of reach it waits for that instead, however long.
+        """
+        waiter = _Waiter()
+        self._lines.setdefault(queue, deque()).append(waiter)
+        if queue not in self._popping:
+            self._somebody.set()
+            if self._popping:
+                self._ring = True
+                self._errand.set()
+        try:
+            with anyio.move_on_after(timeout):
+                await waiter.called.wait()
+            woken = waiter.woken
+            if not self._cmd.connected:
+                await self._until_reachable()
+                return True
+        except BaseException:
+            if waiter.woken:
+                self._hand_over(queue)
+            raise
+        finally:
+            if not waiter.woken:
+                self._step_out(queue, waiter)
+        return woken
+
+    async def _until_reachable(self) -> None:
+        while True:
+            try:
+                return await self._cmd.connected_by(loop_time() + self._cmd.timeout)
+            except BrokerUnavailableError:
+                if self._cmd.over:
+                    raise
+
+    def _step_out(self, queue: str, waiter: _Waiter) -> None:
+        line = self._lines[queue]
+        line.remove(waiter)
+        if not line:
+            del self._lines[queue]
+
+    def _hand_over(self, queue: str) -> None:
+        """Wake somebody with a token of the queue, or send it back."""
+        line = self._lines.get(queue)
+        if line is None:
+            self._returns.add(queue)
+            self._errand.set()
+            return
+        line.popleft().wake()
+        if not line:
+            del self._lines[queue]
+
+    async def run(self) -> None:
+        """Serve the waiters until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._run_errands)
+            while True:
+                if not self._lines:
+                    self._somebody = anyio.Event()
+                    await self._somebody.wait()
+                try:
+                    await self._pop_one()
+                except BrokerUnavailableError:
+                    continue  # the link knows how to wait
+                except BrokerError as error:
+                    log.warning("the server refuses to wait for work: %s", error)
+                    await anyio.sleep(_AFTER_REFUSAL)
+
+    async def _pop_one(self) -> None:
+        await self._wake.connected_by(loop_time() + self._wake.timeout)
+        lists = {self._keys(queue).wake.encode(): queue for queue in self._lines}
+        if not lists:
+            return
+        self._popping = frozenset(lists.values())
+        try:
+            (reply,) = await self._wake.request(
+                ("BLPOP", self._bell, *lists, _BLOCKS), blocks=_BLOCKS
+            )
+        finally:
+            self._popping = frozenset()
+        if isinstance(reply, list):
+            queue = lists.get(cast("bytes", reply[0]))
+            if queue is not None:
+                self._hand_over(queue)
+
+    async def _run_errands(self) -> None:
+        """Ring the bell and push tokens back, on the connection that does not block."""
+        while True:
+            await self._errand.wait()
+            self._errand = anyio.Event()
+            errands: list[Command] = []
+            if self._ring:
+                errands += _push_one(self._bell)
+                errands.append(("PEXPIRE", self._bell, _BELL_LIVES_MS))
+            for queue in self._returns:
+                errands += _push_one(self._keys(queue).wake)
+            self._ring, self._returns = False, set()
+            try:
+                await self._cmd.request(*errands)
+            except BrokerError as error:
+                # A hint was lost. The engine looks once a second.
+                log.debug("wake-ups were not passed on: %s", error)
+
+
+def _push_one(name: str) -> tuple[Command, Command]:
+    """Make a list hold one token, whether or not it held one before."""
+    return ("LPUSH", name, "1"), ("LTRIM", name, 0, 0)

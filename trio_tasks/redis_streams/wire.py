@@ -1,0 +1,300 @@
+"""One connection to a Redis server, shared by many tasks. No policy: nothing is ever sent again.
+
+Theory of operation
+-------------------
+Redis answers in the order in which it was asked. So the state of a connection is one queue,
+`_unanswered`: each call of `request` or `pipeline` is an *exchange* that waits there until its
+replies have come. Three tasks, children of the block that opened the connection, serve it:
+
+* the **reader** feeds what arrives to hiredis and hands each reply to the oldest exchange;
+* the **writer** sends what the callers left in `_outbox`, as one write. A caller who finds nobody
+  waiting sends for itself instead, which makes a lone request cheap; the callers that follow
+  while it waits are gathered, which makes fifty of them cheap. A caller never *awaits* a send,
+  so cancelling one cannot leave half a command on the way;
+* the **keeper** of deadlines sleeps until the earliest one. Arming it costs nothing while
+  requests are answered: it looks at the queue when it wakes, not at every request.
+
+A cancelled exchange keeps its place in the queue, its replies are thrown away, and the connection
+stays healthy. Everything else that goes wrong (end of the stream, an error of the socket, bytes
+that are no protocol, a reply nobody asked for, a deadline) makes it impossible to say which reply
+belongs to whom: then the connection is *closed*, once and for ever. Every waiting and later call
+raises `BrokerUnavailableError`, `closed` is set, and the block goes on: it is told, not torn down.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager
+from math import inf
+from typing import Final
+
+import anyio
+import anyio.lowlevel
+import hiredis
+
+from trio_tasks.environment import loop_time
+from trio_tasks.errors import BrokerUnavailableError
+from trio_tasks.redis_streams.address import Address
+from trio_tasks.redis_streams.replies import Command, RedisReplyError, Reply, pack
+from trio_tasks.redis_streams.transport import TRANSPORT_ERRORS, Transport, connect_transport
+
+__all__ = ["Command", "Connection", "RedisReplyError", "Reply", "open_connection"]
+
+_INCOMPLETE: Final = object()  # not None or False: those are replies
+
+
+class _Exchange:
+    """One call: the replies that have come of those that it waits for."""
+
+    __slots__ = ("deadline", "done", "expected", "replies")
+
+    def __init__(self, expected: int, deadline: float) -> None:
+        self.expected = expected
+        self.deadline = deadline
+        self.replies: list[Reply] = []
+        self.done = anyio.Event()
+
+
+class Connection:
+    """An open connection, made by `open_connection`. Any number of tasks may use it at once.
+
+    Commands are sent in the order of the calls. Cancelling a call gives up its reply, not the
+    command: that may still be carried out, unless the scope was cancelled before the call.
+
+    Attributes:
+        closed: set when the connection is of no more use.
+        label: the server's address without credentials.
+    """
+
+    def __init__(self, transport: Transport, address: Address, max_in_flight: int) -> None:
+        self.closed = anyio.Event()
+        self.label = address.label
+        self._transport = transport
+        self._timeout = address.request_timeout
+        self._room = anyio.Semaphore(max_in_flight, fast_acquire=True)
+        self._unanswered: deque[_Exchange] = deque()
+        self._outbox: list[bytes | memoryview] = []
+        self._outbox_filled = anyio.Event()
+        self._alarm = anyio.CancelScope()
+        self._alarm_at = inf
+        self._reason: str | None = None
+        self._cause: Exception | None = None
+
+    def __repr__(self) -> str:
+        state = f"closed: {self._reason}" if self._reason else f"{len(self._unanswered)} in flight"
+        return f"<Connection to {self.label}, {state}>"
+
+    async def request(self, command: Command, *, timeout: float | None = None) -> Reply:
+        """Send one command and return its reply.
+
+        Args:
+            command: its words.
+            timeout: seconds until the reply must have come, counted from the sending; default:
+                the address's. Past it the whole connection is closed.
+
+        Raises:
+            RedisReplyError: the reply is an error.
+            BrokerUnavailableError: the connection is or was closed before the reply had come,
+                or had no room for another request within the time.
+        """
+        (reply,) = await self._exchange(pack(command), 1, timeout)
+        if isinstance(reply, RedisReplyError):
+            raise reply
+        return reply
+
+    async def pipeline(
+        self, commands: Iterable[Command], *, timeout: float | None = None
+    ) -> list[Reply]:
+        """Send several commands in one write and return their replies, in order.
+
+        Nobody else's command comes between them, but they are not a transaction: an error does
+        not stop the following ones and is returned in its place, as a `RedisReplyError`. All
+        together count as one in flight. Arguments and other errors are those of `request`.
+        """
+        packed = [pack(command) for command in commands]
+        return await self._exchange(b"".join(packed), len(packed), timeout) if packed else []
+
+    def unavailable(self) -> BrokerUnavailableError:
+        """The error that says why this connection is closed; its cause is chained."""
+        error = BrokerUnavailableError(f"{self.label}: {self._reason or 'the connection is open'}")
+        error.__cause__ = self._cause
+        return error
+
+    @asynccontextmanager
+    async def serve(self) -> AsyncGenerator[None]:
+        """Serve the connection while the block runs."""
+        failure: Exception | None = None
+        async with anyio.create_task_group() as tasks:
+            for task in (self._read, self._write, self._keep_deadlines):
+                tasks.start_soon(task)
+            try:
+                yield
+            except Exception as error:  # kept from the task group, which would wrap it
+                failure = error
+            finally:
+                self._close("the connection was closed by this side")
+                tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _exchange(self, data: bytes, expected: int, timeout: float | None) -> list[Reply]:
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        timeout = self._timeout if timeout is None else timeout
+        if self._reason is not None:
+            raise self.unavailable()
+        try:
+            self._room.acquire_nowait()  # the reader gives it back
+        except anyio.WouldBlock:
+            await self._wait_for_room(timeout)
+        exchange = _Exchange(expected, loop_time() + timeout)
+        self._unanswered.append(exchange)
+        self._send(data)
+        if exchange.deadline < self._alarm_at:
+            self._alarm_at = self._alarm.deadline = exchange.deadline
+        await exchange.done.wait()
+        if len(exchange.replies) < expected:
+            raise self.unavailable()
+        return exchange.replies
+
+    async def _wait_for_room(self, timeout: float) -> None:
+        with anyio.move_on_after(timeout) as scope:
+            await self._room.acquire()
+        if self._reason is not None:
+            raise self.unavailable()
+        if scope.cancelled_caught:
+            raise BrokerUnavailableError(
+                f"{self.label}: too many requests in flight for {timeout:g} s"
+            )
+
+    def _send(self, data: bytes) -> None:
+        # With nothing else unanswered, nothing else is unsent either: see _write.
+        if len(self._unanswered) == 1:
+            try:
+                sent = self._transport.send_now(data)
+            except OSError as error:
+                self._close("the connection broke", error)
+                return
+            if sent == len(data):
+                return
+            self._outbox.append(memoryview(data)[sent:])
+        else:
+            self._outbox.append(data)
+        self._outbox_filled.set()
+
+    async def _write(self) -> None:
+        """Send what callers left. Their exchanges stay unanswered until all of it is sent."""
+        while True:
+            await self._outbox_filled.wait()
+            self._outbox_filled = anyio.Event()
+            data = b"".join(self._outbox)
+            self._outbox.clear()
+            try:
+                await self._transport.send(data)
+            except TRANSPORT_ERRORS as error:
+                return self._close("the connection broke", error)
+
+    async def _read(self) -> None:
+        reader = hiredis.Reader(
+            replyError=RedisReplyError, notEnoughData=_INCOMPLETE, errors="replace"
+        )
+        try:
+            while data := await self._transport.receive():
+                reader.feed(data)
+                while (reply := reader.gets()) is not _INCOMPLETE:
+                    if isinstance(reply, hiredis.PushNotification):
+                        continue  # out of band: nobody asked, nobody waits
+                    if not self._unanswered:
+                        return self._close("the server sent a reply that nobody asked for")
+                    exchange = self._unanswered[0]
+                    exchange.replies.append(reply)
+                    if len(exchange.replies) == exchange.expected:
+                        self._unanswered.popleft()
+                        self._room.release()
+                        exchange.done.set()
+        except TRANSPORT_ERRORS as error:
+            return self._close("the connection broke", error)
+        except hiredis.ProtocolError as error:
+            return self._close("the server does not speak the Redis protocol", error)
+        return self._close("the server closed the connection")
+
+    async def _keep_deadlines(self) -> None:
+        while True:
+            self._alarm_at = min((each.deadline for each in self._unanswered), default=inf)
+            if self._alarm_at <= loop_time():
+                return self._close("no reply within the time", TimeoutError())
+            with anyio.CancelScope(deadline=self._alarm_at) as self._alarm:
+                await anyio.sleep_forever()
+            # This loop itself may have been held up: replies that lie in the socket come first.
+            for _ in range(3):
+                await anyio.lowlevel.checkpoint()
+
+    def _close(self, reason: str, cause: Exception | None = None) -> None:
+        """Close, unless that has happened: the first reason is the true one."""
+        if self._reason is not None:
+            return
+        self._reason, self._cause = reason, cause
+        self.closed.set()
+        for exchange in self._unanswered:
+            exchange.done.set()
+        for _ in range(self._room.statistics().tasks_waiting):
+            self._room.release()
+
+
+@asynccontextmanager
+async def open_connection(
+    address: Address, *, name: str | None = None, max_in_flight: int = 1024
+) -> AsyncGenerator[Connection]:
+    """Connect, log in, and serve the connection while the block runs.
+
+    If the connection breaks, calls raise and `closed` is set; the block is not cancelled. What it
+    raises leaves it as it is, not in a group. Leaving it closes the connection at once; the
+    outcome of requests under way is unknown then.
+
+    Args:
+        address: the server.
+        name: shown by `CLIENT LIST`; no spaces.
+        max_in_flight: how many calls may wait for replies at once; further callers wait.
+
+    Raises:
+        BrokerUnavailableError: the server cannot be reached in time; the cause is chained.
+        RedisReplyError: it was reached and refused us (`WRONGPASS`, `NOAUTH`, …).
+        ConfigurationError: the TLS settings cannot be used.
+    """
+    try:
+        transport = await connect_transport(address)
+    except TRANSPORT_ERRORS as error:
+        raise BrokerUnavailableError(f"{address.label}: cannot connect") from error
+    connection = Connection(transport, address, max_in_flight)
+    try:
+        async with connection.serve():
+            await _log_in(connection, address, name)
+            yield connection
+    finally:
+        with anyio.move_on_after(1, shield=True):
+            await transport.aclose()
+
+
+async def _log_in(connection: Connection, address: Address, name: str | None) -> None:
+    """Ask for RESP3 (an old server or a proxy may refuse), log in, name the connection."""
+    user, password = address.username, address.password
+    login: Command | None = None
+    if user is not None or password is not None:
+        login = ("AUTH", user or "default", password or "")
+    naming: Command | None = None if name is None else ("SETNAME", name)
+    try:
+        await connection.request(
+            ("HELLO", 3, *(login or ()), *(naming or ())), timeout=address.connect_timeout
+        )
+    except RedisReplyError as error:
+        # One that does not know HELLO says so, or that we must log in first: as we did, in HELLO.
+        unknown = "unknown command" in str(error) or (error.code == "NOAUTH" and login is not None)
+        if error.code != "NOPROTO" and not unknown:
+            raise
+        if login is not None:  # before version 6 there were no users
+            words = login if user is not None else ("AUTH", password or "")
+            await connection.request(words, timeout=address.connect_timeout)
+        if naming is not None:
+            await connection.request(("CLIENT", *naming), timeout=address.connect_timeout)
+    if address.db:
+        await connection.request(("SELECT", address.db), timeout=address.connect_timeout)
