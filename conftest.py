@@ -1,7 +1,7 @@
 """Hypothesis for both trees of tests: how many examples, and no limit of time for one.
 
 `make verify EXAMPLES=5000 SEED=7` raises the count. A test whose single example is a whole program
-takes a share of it, `@settings(max_examples=settings.default.max_examples // 10)`, not a number.
+takes a share of it, `settings(max_examples=settings().max_examples // 10)`, not a number.
 """
 
 from __future__ import annotations

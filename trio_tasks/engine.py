@@ -231,6 +231,7 @@ class Engine:
         )
         async with anyio.create_task_group() as nursery:
             await nursery.start(consumer.run)
+            await scheduler.declare()
             nursery.start_soon(scheduler.run)
             consumer.on_stop(scheduler.stop)
             self.state = "running"

@@ -6,6 +6,7 @@ import re
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 import redis
@@ -118,7 +119,8 @@ async def redis_world(
 
 class RedisBackdoor:
     def __init__(self, url: str, namespace: str) -> None:
-        self._redis = redis.Redis.from_url(url, decode_responses=True)
+        # redis-py has hardly any types; what is asked for here are lists, dicts and bytes.
+        self._redis: Any = redis.Redis.from_url(url)  # pyright: ignore[reportUnknownMemberType]
         self._namespace = namespace
 
     async def spoil(self, queue: str, job_id: str, raw: bytes) -> None:
@@ -127,13 +129,13 @@ class RedisBackdoor:
     async def end_lease(self, queue: str, incarnation: str) -> None:
         seconds, microseconds = self._redis.time()
         now_ms = 1000 * seconds + microseconds // 1000
-        assert self._redis.zadd(self._key(queue, "c"), {incarnation: now_ms}, ch=True, xx=True)
+        self._redis.zadd(self._key(queue, "c"), {incarnation: now_ms}, xx=True)
 
     def stream(self, name: str) -> str:
         return f"{self._namespace}.{name}"
 
     async def dead_letters(self, stream: str) -> list[dict[str, str]]:
-        return [fields for _, fields in self._redis.xrange(stream)]
+        return [_text(fields) for _, fields in self._redis.xrange(stream)]
 
     async def leftovers(self) -> list[str]:
         return [
@@ -145,22 +147,23 @@ class RedisBackdoor:
     def _key(self, queue: str, name: str) -> str:
         return f"{self._namespace}:{{{queue}}}:{name}"
 
+    def _keys(self, pattern: str) -> list[str]:
+        found = self._redis.scan_iter(f"{self._namespace}{pattern}", count=10_000)
+        return sorted({key.decode() for key in found})
+
     def _names(self) -> list[tuple[str, str]]:
         """All keys of queues: (queue, name in it)."""
-        keys = self._redis.scan_iter(f"{self._namespace}:{{*", count=10_000)
-        return [tuple(key.partition(":{")[2].split("}:", 1)) for key in sorted(keys)]
+        parts = (key.partition(":{")[2].partition("}:") for key in self._keys(":{*"))
+        return [(queue, name) for queue, _, name in parts]
 
     def unknown_keys(self) -> list[str]:
         """Keys that the protocol has no name for."""
         known = {f"{self._namespace}:queues"}
         known |= {self._key(queue, name) for queue, name in self._names() if FAMILY.fullmatch(name)}
-        keys = set(self._redis.scan_iter(f"{self._namespace}:*", count=10_000))
-        return sorted(keys - known)
+        return [key for key in self._keys(":*") if key not in known]
 
     def clear(self) -> None:
-        keys = list(self._redis.scan_iter(f"{self._namespace}*", count=10_000))
-        if keys:
-            self._redis.delete(*keys)
+        self._redis.delete("-", *self._keys("*"))
         self._redis.close()
 
     async def defects(self) -> list[str]:
@@ -175,34 +178,40 @@ class RedisBackdoor:
         """What contradicts invariant 2; the same as for the memory broker."""
         counted = self._redis.hget(self._key(queue, "m"), "df")
         found = [f"{counted} entries without a job"] if counted else []
-        jobs = {
-            name[2:]: self._redis.hgetall(self._key(queue, name))
+        jobs: dict[str, tuple[bytes, bytes, bytes]] = {
+            name[2:]: tuple(self._redis.hmget(self._key(queue, name), "s", "e", "p"))
             for name in names
             if name.startswith("j:")
         }
-        waiting = {job_id for job_id, job in jobs.items() if job["s"] == "q"}
+        waiting = {job_id for job_id, (state, _, _) in jobs.items() if state == b"q"}
         running: set[str] = set()
         for name in names:
             if not name.startswith("s:"):
                 continue
             stream = self._key(queue, name)
-            entries = {entry: fields["i"] for entry, fields in self._redis.xrange(stream)}
+            entries: dict[bytes, str] = {
+                entry: fields[b"i"].decode() for entry, fields in self._redis.xrange(stream)
+            }
             for entry, job_id in entries.items():
-                job = jobs.get(job_id, {})
-                if (job.get("s"), job.get("e"), job.get("p")) != ("q", entry, name[2:]):
-                    found.append(f"entry {entry} names {job_id}, which is {job}")
+                if jobs.get(job_id) != (b"q", entry, name[2:].encode()):
+                    found.append(f"entry {entry} names {job_id}, which is {jobs.get(job_id)}")
                 waiting.discard(job_id)
-            if not self._redis.exists(stream) or not self._redis.xinfo_groups(stream):
+            if not self._redis.xinfo_groups(stream):
                 continue
             for row in self._redis.xpending_range(stream, "g", "-", "+", 10_000):
                 if row["message_id"] not in entries:
                     found.append(f"{row['message_id']} is pending and not in the stream")
-                elif row["consumer"] != RELEASED:
+                elif row["consumer"] != RELEASED.encode():
                     running.add(entries[row["message_id"]])
         found += [f"{job_id} is queued and has no entry" for job_id in waiting]
-        for letter, name in (("d", "z"), ("z", "dlq")):
-            members = set(self._redis.zrange(self._key(queue, name), 0, -1))
-            wrong = members ^ {job_id for job_id, job in jobs.items() if job["s"] == letter}
-            found += [f"{job_id} is in {name} or in state {letter!r}, not both" for job_id in wrong]
-        cancels = set(self._redis.hkeys(self._key(queue, "x")))
-        return found + [f"{job_id} has a cancel request" for job_id in cancels - running]
+        for letter, name in ((b"d", "z"), (b"z", "dlq")):
+            members = self._redis.zrange(self._key(queue, name), 0, -1)
+            wrong = {member.decode() for member in members}
+            wrong ^= {job_id for job_id, (state, _, _) in jobs.items() if state == letter}
+            found += [f"{job_id} is in {name}, or in state {letter}, not both" for job_id in wrong]
+        asked = {job_id.decode() for job_id in self._redis.hkeys(self._key(queue, "x"))}
+        return found + [f"{job_id} has a cancel request" for job_id in asked - running]
+
+
+def _text(fields: dict[bytes, bytes]) -> dict[str, str]:
+    return {key.decode(): value.decode() for key, value in fields.items()}

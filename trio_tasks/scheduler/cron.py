@@ -39,6 +39,7 @@ class Cron:
         self._queue = queue
         self._broker = broker
         self._declared = tuple(declared)
+        self._own = {plan.schedule.name for plan in declared}
         self._next_at: float | None = None
         self._hint = anyio.Event()
         self._declare_at = -float("inf")
@@ -61,7 +62,8 @@ class Cron:
         """Declare and tick, until cancelled. A cancel loses nothing: each tick is one step."""
         while True:
             try:
-                await self._declare_if_due()
+                if self._declared and environment.loop_time() >= self._declare_at:
+                    await self.declare()
                 wait_s = await self._tick_due()
             except BrokerError:
                 wait_s = PAUSE_S
@@ -77,9 +79,8 @@ class Cron:
                 await self._hint.wait()
             self._hint = anyio.Event()
 
-    async def _declare_if_due(self) -> None:
-        if not self._declared or environment.loop_time() < self._declare_at:
-            return
+    async def declare(self) -> None:
+        """Put the handlers' schedules into force."""
         for plan in self._declared:
             try:
                 await declare(self._broker, plan, replace=True)
@@ -90,14 +91,19 @@ class Cron:
     async def _tick_due(self) -> float | None:
         """Tick what is due; seconds until the next occurrence, `None` if there is none."""
         answer = await self._broker.due_schedules(self._queue)
+        due = [schedule for schedule in answer.due if self._is_ours(schedule)]
         again = False
-        for schedule in answer.due:
+        for schedule in due:
             again |= await self._tick(schedule, answer.now_ms)
         if again:
             return 0.0
-        if answer.due:
-            return PAUSE_S  # only such as cannot be read, or as others are ticking
+        if due:
+            return PAUSE_S  # only such as cannot be read, or as are not due after all
         return None if answer.next_in_ms is None else answer.next_in_ms / 1000
+
+    def _is_ours(self, schedule: ScheduleRecord) -> bool:
+        """A handler's schedule ticks only where that handler is, so that it can expire."""
+        return schedule.expires_after_ms is None or schedule.name in self._own
 
     async def _tick(self, schedule: ScheduleRecord, now_ms: int) -> bool:
         try:

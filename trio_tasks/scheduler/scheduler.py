@@ -45,6 +45,15 @@ class Scheduler:
         """`queue` was joined (anew): its schedules are declared again."""
         self._crons[queue].declare_again()
 
+    async def declare(self) -> None:
+        """Put all handlers' schedules into force.
+
+        Raises:
+            BrokerError: the broker could not be reached.
+        """
+        for cron in self._crons.values():
+            await cron.declare()
+
     def stop(self) -> None:
         """From now on no occurrence becomes a job here."""
         self._stopped = True
