@@ -288,6 +288,7 @@ def test_the_date_that_samoa_skipped_has_no_occurrence() -> None:
         ("0 0 29 2 *", ["2028-02-29", "2032-02-29", "2036-02-29"]),
         ("0 0 13 * fri", ["2026-01-02", "2026-01-09", "2026-01-13"]),
         ("0 0 1-31 * mon", ["2026-01-05", "2026-01-12", "2026-01-19"]),
+        ("0 0 13 * 0-7", ["2026-01-13", "2026-02-13", "2026-03-13"]),
         ("0 0 * JAN,mar Sat-Sun", ["2026-01-03", "2026-01-04", "2026-01-10"]),
         ("@weekly", ["2026-01-04", "2026-01-11", "2026-01-18"]),
         ("@Monthly", ["2026-02-01", "2026-03-01", "2026-04-01"]),
@@ -508,8 +509,7 @@ def test_bytes_that_are_no_definition_are_refused(definition: bytes | str) -> No
 
 
 def test_an_impossible_pattern_is_refused_without_a_long_search() -> None:
-    # croniter walks month by month through fifty years at most, so this is bounded work. The
-    # bound is two hundred times what was measured.
+    # croniter walks month by month through fifty years at most: 3 to 11 ms were measured.
     program = (
         "import time\n"
         "from trio_tasks.processor.repeat import Repeat\n"

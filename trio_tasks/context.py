@@ -273,12 +273,12 @@ class Context(Generic[A_co]):
                 name=name,
                 obj=self,
             )
-        if name.startswith("__"):
-            raise AttributeError(name, name=name, obj=self)  # protocols such as copy and pickle
+        if name.startswith("__") or name in Context.__slots__:
+            raise AttributeError(name, name=name, obj=self)  # asked by protocols such as copy
         try:
             return _look_up(self._app, name)
-        except LookupError as error:
-            raise AttributeError(str(error), name=name, obj=self) from None
+        except _MissingNameError as error:
+            raise AttributeError(str(error), name=name, obj=self) from error.__cause__
 
     def __getitem__(self, name: str) -> Any:
         """An attribute or a key of the user's `app`, whatever the engine calls its own.
@@ -310,9 +310,10 @@ def _look_up(app: object, name: str) -> Any:
         if isinstance(app, Mapping):
             return cast("Mapping[str, Any]", app)[name]
         return getattr(app, name)
-    except (KeyError, AttributeError):
+    except (KeyError, AttributeError) as error:
         kind = type(cast(object, app)).__qualname__
-    raise _MissingNameError(f"no {name!r} in the context: the {kind} given has none")
+        # Chained: it may come from inside a property of the user's.
+        raise _MissingNameError(f"no {name!r} in the context: the {kind} given has none") from error
 
 
 # --- Children -----------------------------------------------------------------------------------

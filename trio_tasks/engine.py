@@ -118,7 +118,7 @@ class Engine:
             self.state = "closed"
             # The nursery is empty: it adds nothing to the error, and lets it out unwrapped.
             self._nursery.cancel_scope.cancel()
-            await self._nursery.__aexit__(None, None, None)
+            await self._nursery.__aexit__(None, None, None)  # noqa: ASYNC102 - nobody is in it
             raise error
         self.state = "connected"
         return self

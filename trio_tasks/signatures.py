@@ -87,7 +87,7 @@ def _code_of(function: object) -> Callable[..., object]:
                 return function
             case _:
                 call = getattr(type(function), "__call__", None)  # noqa: B004 - not "is it callable"
-                if call is None or call is function or not isinstance(call, types.FunctionType):
+                if not isinstance(call, types.FunctionType):  # written in C: nothing to see
                     return cast(Callable[..., object], function)
                 function = call
 

@@ -304,7 +304,7 @@ class TaskManager(Handlers[A], Generic[A]):
     ) -> bool | None:
         assert self._engine is not None
         try:
-            return await self._engine.__aexit__(exc_type, exc, traceback)
+            return await self._engine.__aexit__(exc_type, exc, traceback)  # noqa: ASYNC102 - bounded
         finally:
             self._registry.thaw()
             if TaskManager._instance is self:

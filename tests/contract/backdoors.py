@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 import redis
+from msgspec.structs import replace
 
 from tests.contract.world import World
 from trio_tasks.broker import TOMBSTONE_MS
@@ -18,7 +19,7 @@ from trio_tasks.memory import MemoryBroker
 from trio_tasks.memory.records import RELEASED
 from trio_tasks.memory.store import QueueStore, Store
 
-__all__ = ["memory_world", "redis_world"]
+__all__ = ["MemoryBackdoor", "RedisBackdoor", "memory_world", "redis_world"]
 
 
 @asynccontextmanager
@@ -34,6 +35,8 @@ async def memory_world(
 
 
 class MemoryBackdoor:
+    """What a test may do to a memory store."""
+
     def __init__(self, store: Store) -> None:
         self._store = store
 
@@ -44,6 +47,14 @@ class MemoryBackdoor:
     async def end_lease(self, queue: str, incarnation: str) -> None:
         with self._store.step(queue) as (where, now_ms):
             where.members[incarnation].lease_until_ms = now_ms
+
+    async def make_due(self, queue: str, schedule: str, at_ms: int) -> None:
+        with self._store.step(queue) as (where, now_ms):
+            record = where.schedules[schedule].record
+            where.put_schedule(replace(record, next_at_ms=at_ms), now_ms)
+
+    async def take_hint(self, queue: str) -> bool:
+        return self._store.queue(queue).hint.take()
 
     def stream(self, name: str) -> str:
         return name
@@ -118,6 +129,8 @@ async def redis_world(
 
 
 class RedisBackdoor:
+    """What a test may do to a Redis namespace, with redis-py."""
+
     def __init__(self, url: str, namespace: str) -> None:
         # redis-py has hardly any types; what is asked for here are lists, dicts and bytes.
         self._redis: Any = redis.Redis.from_url(url)  # pyright: ignore[reportUnknownMemberType]
@@ -130,6 +143,12 @@ class RedisBackdoor:
         seconds, microseconds = self._redis.time()
         now_ms = 1000 * seconds + microseconds // 1000
         self._redis.zadd(self._key(queue, "c"), {incarnation: now_ms}, xx=True)
+
+    async def make_due(self, queue: str, schedule: str, at_ms: int) -> None:
+        self._redis.zadd(self._key(queue, "cron"), {schedule: at_ms}, xx=True)
+
+    async def take_hint(self, queue: str) -> bool:
+        return bool(self._redis.delete(self._key(queue, "w")))
 
     def stream(self, name: str) -> str:
         return f"{self._namespace}.{name}"

@@ -11,7 +11,6 @@ from trio_tasks.processor.decisions import Retry
 
 pytestmark = pytest.mark.anyio
 
-SHORT_MS = 40
 LEASE_MS = 30_000
 
 
@@ -24,13 +23,18 @@ async def _start(world: World, worker: Worker) -> Delivery:
 async def test_a_dead_workers_job_is_taken_over_as_the_next_attempt(world: World) -> None:
     job_id = await world.emit()
     heir = await world.worker("heir")
-    dead = await world.worker("dead", lease_ms=SHORT_MS)
+    dead = await world.worker("dead", lease_ms=150)
     await dead.take_one()
     await heir.beat()
+    deliveries: list[Delivery] = []
 
-    await world.pass_ms(SHORT_MS + 1)
+    async def taken_over() -> bool:
+        deliveries.extend(await heir.take(2))
+        return deliveries != []
 
-    delivery = await heir.take_one()
+    await world.until(taken_over)
+
+    (delivery,) = deliveries
     assert (delivery.token.job_id, delivery.attempt) == (job_id, 2)
     assert delivery.token.deliveries == 2
     assert await world.state(job_id) is JobState.RUNNING
@@ -49,11 +53,9 @@ async def test_a_living_workers_job_is_not_taken_over(world: World) -> None:
 
 async def test_a_beat_declares_others_dead(world: World) -> None:
     await world.emit()
-    heir = await world.worker("heir")
-    dead = await world.worker("dead", lease_ms=SHORT_MS)
+    heir, dead = await world.worker("heir"), await world.worker("dead")
     await dead.take_one()
-    await heir.beat()
-    await world.pass_ms(SHORT_MS + 1)
+    await world.kill(dead)
 
     assert (await heir.beat()).alive
 

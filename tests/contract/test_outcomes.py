@@ -52,13 +52,13 @@ async def test_a_retry_waits_with_its_error_and_then_runs_as_the_next_attempt(
     worker = await world.worker()
     error = error_bytes("first")
 
-    await worker.end(await worker.take_one(), Retry(delay_ms=20), error=error, attempts=4)
+    await worker.end(await worker.take_one(), Retry(delay_ms=80), error=error, attempts=4)
 
     stored = await world.read(job_id)
     assert (stored.state, stored.why, stored.error) == (JobState.DELAYED, "retry", error)
     assert (stored.attempt, stored.attempts) == (1, 4)
     assert await worker.take() == []
-    await world.pass_ms(21)
+    await world.pass_ms(81)
     delivery = await worker.take_one()
     assert (delivery.token.job_id, delivery.attempt) == (job_id, 2)
 

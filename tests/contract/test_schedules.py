@@ -24,9 +24,12 @@ async def declared(
 
 async def due(world: World) -> ScheduleRecord:
     """A schedule whose occurrence has come."""
-    await declared(world, in_ms=5)
-    await world.pass_ms(6)
-    (schedule,) = (await world.broker.due_schedules("default")).due
+    schedule = await declared(world, in_ms=60)
+
+    async def has_come() -> bool:
+        return list((await world.broker.due_schedules("default")).due) == [schedule]
+
+    await world.until(has_come)
     return schedule
 
 

@@ -96,11 +96,11 @@ async def test_a_take_tells_server_time(world: World) -> None:
 
 
 async def test_a_due_job_is_promoted_and_handed_out_in_the_same_step(world: World) -> None:
-    job_id = await world.emit(delay_ms=20)
+    job_id = await world.emit(delay_ms=80)
     worker = await world.worker()
     assert await worker.take() == []
 
-    await world.pass_ms(21)
+    await world.pass_ms(81)
 
     assert await worker.take_ids(1) == [job_id]
 
@@ -117,11 +117,11 @@ async def test_a_due_job_keeps_its_priority(world: World) -> None:
 
 async def test_due_jobs_start_in_the_order_of_their_instants(world: World) -> None:
     now_ms = await world.now_ms()
-    later = await world.emit(due_at_ms=now_ms + 12)
-    sooner = await world.emit(due_at_ms=now_ms + 8)
+    later = await world.emit(due_at_ms=now_ms + 80)
+    sooner = await world.emit(due_at_ms=now_ms + 70)
     worker = await world.worker()
 
-    await world.pass_ms(15)
+    await world.pass_ms(81)
 
     assert await worker.take_ids(2) == [sooner, later]
 

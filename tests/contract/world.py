@@ -61,6 +61,18 @@ class Backdoor(Protocol):
         """Let a lease end now; the next who looks declares the worker dead."""
         ...
 
+    async def make_due(self, queue: str, schedule: str, at_ms: int) -> None:
+        """Move a schedule's next occurrence."""
+        ...
+
+    async def take_hint(self, queue: str) -> bool:
+        """Take the hint that lies there, if one does and nobody waits for it."""
+        ...
+
+    async def defects(self) -> list[str]:
+        """What contradicts invariant 2: jobs and entries that do not belong together."""
+        ...
+
     def stream(self, name: str) -> str:
         """A name for a dead-letter stream that no other test uses."""
         ...

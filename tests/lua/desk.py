@@ -107,9 +107,7 @@ class Desk:
     ) -> NewJob:
         """A new job: with a minted id, or with a chosen one and a fresh emit number."""
         mine = f"n{next(self._numbers)}"
-        record = Record(
-            RECORD_VERSION, event, b"{}", retention_ms=retention_ms, debounce=debounce
-        )
+        record = Record(RECORD_VERSION, event, b"{}", retention_ms=retention_ms, debounce=debounce)
         return NewJob(
             id=f"minted@{mine}" if id is None else id,
             queue=self.keys.queue,
@@ -204,7 +202,9 @@ class Desk:
 
     def consumers(self, level: int = 0) -> set[str]:
         """The consumers of a level's group, with or without entries."""
-        rows = cast("list[list[bytes]]", self.do("XINFO", "CONSUMERS", self.keys.stream(level), "g"))
+        rows = cast(
+            "list[list[bytes]]", self.do("XINFO", "CONSUMERS", self.keys.stream(level), "g")
+        )
         return {row[1].decode() for row in rows}
 
     def length(self, level: int = 0) -> int:
@@ -315,7 +315,8 @@ class Desk:
         for level in range(10):
             if self.length(level) and str(level) not in levels:
                 yield f"level {level} is in use but not in {levels!r}"
-            if self.do("EXISTS", self.keys.stream(level)) and members:
+            orphans = self.meta("o")  # then the next take tidies up
+            if self.do("EXISTS", self.keys.stream(level)) and members and not orphans:
                 for name in self.consumers(level) - members - {"~released"}:
                     if name not in self.pending(level):
                         yield f"consumer {name} is gone and owns nothing in level {level}"
@@ -342,9 +343,7 @@ class Clerk:
     def own(self, have: Sequence[StartToken], *, ordinal: int | None = None) -> OwnReply:
         """Come back on a new connection."""
         self.ordinal = self.ordinal + 1 if ordinal is None else ordinal
-        call = calls.own(
-            self._desk.keys, incarnation=self.name, ordinal=self.ordinal, have=have
-        )
+        call = calls.own(self._desk.keys, incarnation=self.name, ordinal=self.ordinal, have=have)
         return self._desk.ask(call)
 
     def step(self, outcomes: Sequence[Outcome] = (), want: int = 0) -> StepReply:

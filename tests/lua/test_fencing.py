@@ -191,9 +191,7 @@ def test_one_bad_element_does_not_fail_the_others(desk: Desk) -> None:
         desk.do("SET", desk.keys.job(spoiled.token.job_id), "not a hash")
     desk.sound = False
 
-    applied = clerk.commit(
-        clerk.outcome(bad), clerk.outcome(good), clerk.outcome(worse, Retry(0))
-    )
+    applied = clerk.commit(clerk.outcome(bad), clerk.outcome(good), clerk.outcome(worse, Retry(0)))
 
     assert applied == [Applied.REFUSED, Applied.APPLIED, Applied.REFUSED]
     assert desk.pending() == {clerk.name: 2}

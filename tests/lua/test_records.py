@@ -177,7 +177,8 @@ def test_a_release_keeps_the_entry_and_its_count_of_deliveries(desk: Desk) -> No
     assert second.token.entry == first.token.entry
     assert (first.token.deliveries, second.token.deliveries) == (1, 2)
     assert (first.attempt, second.attempt) == (1, 1)
-    assert clerk.end(first, UNBEGUN) is Applied.STALE
+    assert clerk.end(first, UNBEGUN) is Applied.REPEATED
+    assert desk.pending() == {clerk.name: 1}
 
 
 def test_attempts_are_used_plus_deliveries_less_those_that_do_not_count(desk: Desk) -> None:

@@ -6,7 +6,7 @@ Tests marked `both_loops` run on asyncio too; those marked `virtual_time` on mem
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Generator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import anyio
@@ -64,7 +64,7 @@ def manager(managers: Managers) -> TaskManager[Any]:
 
 
 @pytest.fixture(autouse=True)
-async def _in_time(kind: str) -> Any:
+async def _in_time(kind: str) -> AsyncGenerator[None]:
     """No test hangs for longer than twenty seconds (of real time)."""
     if kind == "memory":
         yield
@@ -74,6 +74,6 @@ async def _in_time(kind: str) -> Any:
 
 
 @pytest.fixture
-def calls() -> Generator[list[Any]]:
+def calls() -> list[Any]:
     """What handlers leave behind."""
-    yield []
+    return []

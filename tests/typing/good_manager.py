@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, assert_type
@@ -41,7 +41,7 @@ class Mail:
 
 # 1. Making a manager: the type of `ctx.app` follows.
 @asynccontextmanager
-async def open_app() -> AsyncIterator[AppContext]:
+async def open_app() -> AsyncGenerator[AppContext]:
     yield AppContext(Database())
 
 
@@ -145,6 +145,7 @@ def main() -> None:
 async def inside_a_host() -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(tasks.run)
+        await tasks.emit(resize, 4)
 
 
 # 7. Looking and steering.

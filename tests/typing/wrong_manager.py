@@ -35,35 +35,35 @@ async def for_others(job: Job[int], ctx: Context[OtherContext]) -> None: ...
 
 
 def making() -> None:
-    TaskManager(concurency=4)
-    TaskManager(concurrency="4")
-    TaskManager.init("memory://", lifespan=AppContext)
-    TaskManager("memory://", 4)
-    wrong: TaskManager[OtherContext] = tasks
+    TaskManager(concurency=4)  # pyright: ignore[reportCallIssue]
+    TaskManager(concurrency="4")  # pyright: ignore[reportArgumentType]
+    TaskManager.init("memory://", lifespan=AppContext)  # pyright: ignore[reportArgumentType]
+    TaskManager("memory://", 4)  # pyright: ignore[reportCallIssue]
+    wrong: TaskManager[OtherContext] = tasks  # pyright: ignore[reportAssignmentType]
     print(wrong)
 
 
 def registering() -> None:
-    tasks.register_handler(for_others, event="others")
-    tasks.include(other)
-    tasks.handler("x", atempts=4)
+    tasks.register_handler(for_others, event="others")  # pyright: ignore[reportArgumentType]
+    tasks.include(other)  # pyright: ignore[reportArgumentType]
+    tasks.handler("x", atempts=4)  # pyright: ignore[reportCallIssue]
 
 
 async def emitting() -> None:
-    await tasks.emit(send, "no mail")
-    await tasks.emit(send, Mail("a"), prioritty=3)
-    tasks.emit(send, Mail("a"))
-    wrong: JobRef[int] = await tasks.emit(send, Mail("a"))
-    await tasks.emit_many([send])
-    wrongs: list[JobRef[int]] = await tasks.emit_many([Emit(send, Mail("a"))])
-    also_wrong: JobRef[int] = tasks.ref(send, "some-id")
-    tasks.ref("send", "some-id")
-    await tasks.emti(send, Mail("a"))
+    await tasks.emit(send, "no mail")  # pyright: ignore[reportArgumentType, reportCallIssue]
+    await tasks.emit(send, Mail("a"), prioritty=3)  # pyright: ignore[reportCallIssue]
+    tasks.emit(send, Mail("a"))  # pyright: ignore[reportUnusedCoroutine]
+    wrong: JobRef[int] = await tasks.emit(send, Mail("a"))  # pyright: ignore[reportAssignmentType]
+    await tasks.emit_many([send])  # pyright: ignore[reportArgumentType]
+    wrongs: list[JobRef[int]] = await tasks.emit_many([Emit(send, Mail("a"))])  # pyright: ignore[reportAssignmentType]
+    also_wrong: JobRef[int] = tasks.ref(send, "some-id")  # pyright: ignore[reportAssignmentType]
+    tasks.ref("send", "some-id")  # pyright: ignore[reportArgumentType, reportCallIssue]
+    await tasks.emti(send, Mail("a"))  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
     print(wrong, wrongs, also_wrong)
 
 
 async def running() -> None:
-    await tasks.start(queue="emails")
-    await tasks.stop(grace="5")
-    tasks.start()
-    print(tasks.get_context().app.cache)
+    await tasks.start(queue="emails")  # pyright: ignore[reportCallIssue]
+    await tasks.stop(grace="5")  # pyright: ignore[reportArgumentType]
+    tasks.start()  # pyright: ignore[reportUnusedCoroutine]
+    print(tasks.get_context().app.cache)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownArgumentType, reportUnknownMemberType]

@@ -38,7 +38,7 @@ def drive(
     while True:
         try:
             answer = yield trap
-        except BaseException as thrown:
+        except BaseException as thrown:  # noqa: ASYNC103 - it goes on into the handler
             resume, argument = coroutine.throw, thrown
         else:
             resume, argument = coroutine.send, answer

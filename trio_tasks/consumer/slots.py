@@ -175,16 +175,15 @@ class Slots:
         """One slot, until it is cancelled from outside."""
         slot = Slot()
         self.slots.append(slot)
-        cancelled = anyio.get_cancelled_exc_class()
         while True:
             left_by: BaseException | None = None
             try:
                 with anyio.CancelScope() as scope:
                     slot.scope = scope
                     await self._jobs(slot)
-            except BaseException as error:
+            except BaseException as error:  # noqa: ASYNC103 - sorted out below
                 left_by = error
-            outer, own = _split(left_by, cancelled)
+            outer, own = _split(left_by)
             held = slot.held
             if held is not None:
                 slot.held = held.slot = None
@@ -233,13 +232,14 @@ class Slots:
 
 
 def _split(
-    error: BaseException | None, cancelled: type[BaseException]
+    error: BaseException | None,
 ) -> tuple[BaseException | None, BaseException | None]:
     """What must go on outwards (cancellation of an outer scope), and what is the handler's."""
     if error is None:
         return None, None
-    if isinstance(error, cancelled):
+    if isinstance(error, anyio.get_cancelled_exc_class()):
         return error, None
     if isinstance(error, BaseExceptionGroup):
-        return cast("BaseExceptionGroup[BaseException]", error).split(cancelled)
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return group.split(anyio.get_cancelled_exc_class())
     return None, error

@@ -31,14 +31,18 @@ class Hint:
         else:
             self._token = True
 
+    def take(self) -> bool:
+        """Take the token, if it lies there."""
+        taken, self._token = self._token, False
+        return taken
+
     async def wait(self, timeout: float) -> bool:
         """Wait for the token, at most `timeout` seconds; whether it came.
 
         A waiter that is cancelled in the moment in which it was woken passes the token on.
         """
         await checkpoint()
-        if self._token:
-            self._token = False
+        if self.take():
             return True
         woken = anyio.Event()
         self._sleepers.append(woken)

@@ -22,7 +22,7 @@ from trio_tasks.redis_streams.calls.emitting import (
     relay_done,
     relay_read,
 )
-from trio_tasks.redis_streams.calls.looking import counts, jobs, read
+from trio_tasks.redis_streams.calls.looking import LISTED_STATES, counts, jobs, read
 from trio_tasks.redis_streams.calls.scheduling import (
     declare,
     due_schedules,
@@ -52,6 +52,7 @@ from trio_tasks.redis_streams.calls.working import (
 from trio_tasks.redis_streams.scripts import Call
 
 __all__ = [
+    "LISTED_STATES",
     "Call",
     "ChildRow",
     "DeadLetterRow",

@@ -8,13 +8,13 @@ from trio_tasks.broker import Counts, Stored
 from trio_tasks.job import FINAL_STATES, JobState
 from trio_tasks.processor.lifecycle import LETTERS, STATE_OF_LETTER
 from trio_tasks.redis_streams.calls.emitting import Argument
-from trio_tasks.redis_streams.calls.values import found, items, raw, text, whole
+from trio_tasks.redis_streams.calls.values import items, raw, text, whole
 from trio_tasks.redis_streams.codec import decode_record
 from trio_tasks.redis_streams.keys import QueueKeys
 from trio_tasks.redis_streams.replies import Reply
 from trio_tasks.redis_streams.scripts import Call, parser, script
 
-__all__ = ["counts", "jobs", "read"]
+__all__ = ["LISTED_STATES", "counts", "jobs", "read"]
 
 LISTED_STATES = frozenset(
     {JobState.QUEUED, JobState.RUNNING, JobState.DELAYED, JobState.DEAD}

@@ -85,7 +85,8 @@ local function commit(i, sections)
         i = i + 4
       end
       answers[#answers + 1] = answer
-      if ack then acks[#acks + 1] = entry; spent[place] = true end
+      if ack then acks[#acks + 1] = entry end
+      if idle and answer ~= 'E' then spent[place] = true end
     end
   end
   for level, entries in pairs(acked) do

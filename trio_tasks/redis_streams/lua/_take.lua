@@ -41,7 +41,8 @@ local function read_new(level, incarnation, room)
 end
 
 local function has_newer(level, entry)
-  return call('XREVRANGE', STREAM .. level, '+', '-', 'COUNT', 1)[1][1] ~= entry
+  local newest = call('XREVRANGE', STREAM .. level, '+', '-', 'COUNT', 1)[1]
+  return newest and newest[1] ~= entry
 end
 
 -- Appends {level, rows} per level to `reply`. Returns how many entries were used up and whether

@@ -1,0 +1,98 @@
+"""Listing and counting: in pages, in order, and where nothing is there yet."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.lua.desk import Desk
+from trio_tasks.job import JobState
+from trio_tasks.processor.decisions import Die, Release
+from trio_tasks.redis_streams import calls
+
+
+def test_an_untouched_queue_is_empty(desk: Desk) -> None:
+    counts = desk.counts()
+
+    assert counts.queued == counts.running == counts.delayed == counts.emitted == 0
+    assert not counts.paused
+    for state in calls.LISTED_STATES:
+        assert desk.listed(state) == []
+    assert desk.ask(calls.schedules(desk.keys)) == []
+    assert desk.is_gone("nobody")
+    assert desk.words("KEYS", f"{desk.keys.prefix}*") == [], "looking makes nothing"
+
+
+def test_jobs_can_be_seen_before_any_worker_made_the_groups(desk: Desk) -> None:
+    ids = [desk.emit(), desk.emit()]
+
+    assert desk.listed(JobState.QUEUED) == ids
+    assert (desk.counts().queued, desk.counts().running) == (2, 0)
+    assert desk.cancel(ids[0]).value == "cancelled"
+
+
+def test_queued_and_running_jobs_are_told_apart_over_many_pages(desk: Desk) -> None:
+    clerk = desk.clerk()
+    ids = [desk.emit() for _ in range(350)]
+    deliveries = clerk.take(230)
+    for delivery in deliveries[::2]:
+        clerk.end(delivery, Release(counted=False, began=True))
+    released = [delivery.token.job_id for delivery in deliveries[::2]]
+    running = [delivery.token.job_id for delivery in deliveries[1::2]]
+
+    assert desk.listed(JobState.QUEUED, limit=1000) == [*released, *ids[230:]]
+    assert desk.listed(JobState.RUNNING, limit=1000) == running
+    assert (desk.counts().queued, desk.counts().running) == (235, 115)
+
+
+def test_higher_levels_are_listed_first(desk: Desk) -> None:
+    clerk = desk.clerk()
+    low, high = desk.emit(priority=0), desk.emit(priority=9)
+    assert desk.listed(JobState.QUEUED) == [high, low]
+
+    clerk.take(2)
+
+    assert desk.listed(JobState.RUNNING) == [high, low]
+
+
+@pytest.mark.parametrize("state", ["queued", "running", "delayed", "dead"])
+def test_pages_follow_one_another(desk: Desk, state: str) -> None:
+    clerk = desk.clerk()
+    delay = {"delay_ms": 60_000} if state == "delayed" else {}
+    ids = [desk.emit(priority=1 - place // 3, **delay) for place in range(5)]
+    if state == "delayed":
+        for place, job_id in enumerate(ids):
+            desk.do("ZADD", desk.keys.due, desk.now_ms() + 10_000 + place, job_id)
+    if state in ("running", "dead"):
+        for delivery in clerk.take(5):
+            if state == "dead":
+                clerk.end(delivery, Die("x"))
+                desk.do("ZADD", desk.keys.dlq, 1000 + len(desk.listed(JobState.DEAD)),
+                        delivery.token.job_id)
+    wanted = JobState(state)
+
+    first = desk.listed(wanted, limit=2)
+    second = desk.listed(wanted, limit=2, after=first[-1])
+    third = desk.listed(wanted, limit=2, after=second[-1])
+
+    assert [*first, *second, *third] == ids
+    assert desk.listed(wanted, after=ids[-1]) == []
+    assert desk.listed(wanted, limit=2, after="nobody") == ids[:2]
+    assert desk.listed(wanted, limit=0) == []
+
+
+def test_jobs_in_other_states_are_not_listed(desk: Desk) -> None:
+    with pytest.raises(ValueError, match="completed"):
+        calls.jobs(desk.keys, JobState.COMPLETED, limit=1)
+
+
+def test_a_running_job_shows_when_it_started_and_its_attempt(desk: Desk) -> None:
+    dead, heir = desk.clerk("dead:1"), desk.clerk("heir:1")
+    job_id = dead.start().token.job_id
+    dead.die()
+    heir.take_one()
+
+    stored = desk.read(job_id)
+
+    assert (stored.state, stored.attempt) == (JobState.RUNNING, 2)
+    assert stored.started_at_ms is not None
+    assert 0 <= desk.now_ms() - stored.started_at_ms < 60_000

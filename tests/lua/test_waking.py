@@ -1,0 +1,148 @@
+"""Waking: at most one token, pushed by whatever makes a job startable, passed on when filled."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.lua.desk import Desk
+from trio_tasks.broker import Outcome
+from trio_tasks.processor.decisions import Die, Release, Retry
+from trio_tasks.redis_streams import calls
+
+
+def test_there_is_never_more_than_one_token(desk: Desk) -> None:
+    for _ in range(5):
+        desk.emit()
+
+    assert desk.tokens() == 1
+
+
+def test_a_delayed_emit_wakes_only_if_it_is_the_earliest(desk: Desk) -> None:
+    desk.emit(delay_ms=60_000)
+    assert desk.pop_token()
+
+    desk.emit(delay_ms=90_000)
+    assert not desk.pop_token()
+
+    desk.emit(delay_ms=30_000)
+    assert desk.pop_token()
+
+
+def test_a_repeated_emit_wakes_nobody(desk: Desk) -> None:
+    job = desk.job()
+    desk.send(job)
+    desk.pop_token()
+
+    desk.send(job)
+
+    assert not desk.pop_token()
+
+
+@pytest.mark.parametrize("verdict", [Release(counted=False, began=True), Retry(delay_ms=60_000)])
+def test_a_commit_wakes_who_may_have_to_start_what_it_gave_back(
+    desk: Desk, verdict: Release | Retry
+) -> None:
+    clerk = desk.clerk()
+    delivery = clerk.start()
+    desk.pop_token()
+
+    clerk.end(delivery, verdict)
+
+    assert desk.pop_token()
+
+
+def test_a_plain_commit_wakes_nobody(desk: Desk) -> None:
+    clerk = desk.clerk()
+    delivery = clerk.start()
+    desk.pop_token()
+
+    clerk.end(delivery)
+
+    assert not desk.pop_token()
+
+
+def test_a_step_that_takes_all_it_made_ready_wakes_nobody(desk: Desk) -> None:
+    clerk = desk.clerk()
+    delivery = clerk.start()
+    desk.pop_token()
+
+    clerk.step([clerk.outcome(delivery, Retry(0), children=[])], want=2)
+
+    assert not desk.pop_token()
+
+
+def test_a_take_that_leaves_startable_jobs_behind_passes_the_token_on(desk: Desk) -> None:
+    clerk = desk.clerk()
+    desk.emit()
+    desk.emit()
+    desk.pop_token()
+
+    clerk.take(1)
+    assert desk.pop_token()
+    clerk.take(1)
+    assert not desk.pop_token(), "nothing was left"
+
+
+def test_a_take_that_leaves_a_lower_level_unseen_passes_the_token_on(desk: Desk) -> None:
+    clerk = desk.clerk()
+    desk.emit(priority=5)
+    desk.emit(priority=0)
+    desk.pop_token()
+
+    clerk.take(1)
+
+    assert desk.pop_token()
+
+
+def test_a_take_that_leaves_released_jobs_behind_passes_the_token_on(desk: Desk) -> None:
+    clerk = desk.clerk()
+    deliveries = [clerk.start(), clerk.start()]
+    for delivery in deliveries:
+        clerk.end(delivery, Release(counted=False, began=True))
+    desk.pop_token()
+
+    clerk.take(1)
+
+    assert desk.pop_token()
+
+
+def test_a_take_that_is_filled_passes_on_who_times_the_next_due_job(desk: Desk) -> None:
+    clerk = desk.clerk()
+    desk.emit(delay_ms=60_000)
+    desk.emit()
+    desk.pop_token()
+
+    clerk.take(1)
+    assert desk.pop_token()
+
+    clerk.take(1)
+    assert not desk.pop_token(), "who has a free slot times it himself"
+
+
+def test_resume_requeue_and_leave_wake(desk: Desk) -> None:
+    clerk = desk.clerk()
+    delivery = clerk.start()
+    clerk.end(delivery, Die("x"))
+    desk.pop_token()
+
+    desk.ask(calls.requeue(desk.keys, delivery.token.job_id, generation=0))
+    assert desk.pop_token()
+
+    desk.ask(calls.pause(desk.keys, paused=True, number=1))
+    assert not desk.pop_token()
+    desk.ask(calls.pause(desk.keys, paused=False, number=2))
+    assert desk.pop_token()
+
+    clerk.leave()
+    assert desk.pop_token()
+
+
+def test_a_child_wakes(desk: Desk) -> None:
+    clerk = desk.clerk()
+    delivery = clerk.start()
+    desk.pop_token()
+    outcome: Outcome = clerk.outcome(delivery, children=[desk.job()])
+
+    clerk.commit(outcome)
+
+    assert desk.pop_token()
