@@ -143,7 +143,7 @@ class EmbeddedBroker(RedisBroker):
     async def __aexit__(self, *exc_info: object) -> bool | None:
         """Close, and stop the server if it is ours, within some seconds."""
         try:
-            return await super().__aexit__(*exc_info)
+            return await super().__aexit__(*exc_info)  # noqa: ASYNC102 - closes at once
         finally:
             await self._server.aclose()
 

@@ -34,8 +34,8 @@ import socket
 import stat
 import subprocess
 import tempfile
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -45,10 +45,11 @@ import anyio.abc
 from trio_tasks.environment import loop_time
 from trio_tasks.errors import BrokerUnavailableError, ConfigurationError
 
-__all__ = ["EmbeddedServer", "embedded_server", "find_server_binary"]
+__all__ = ["EmbeddedServer", "attached", "embedded_server", "find_server_binary"]
 
 _SOCKET = Path("socket", "server.sock")
 _LOG = "server.log"
+_PREFIX = "trio-tasks-"
 _LONGEST_SOCKET_PATH = 100  # bytes; Linux allows 107, macOS 103
 
 _START_LIMIT = 10.0  # seconds until a server that was started, by whomever, accepts connections
@@ -181,21 +182,12 @@ class EmbeddedServer:
         with _usable(directory):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             private.mkdir(mode=0o700, exist_ok=True)
-            found = private.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o077 or found.st_uid != os.geteuid():
-            raise ConfigurationError(
-                f"{str(private)!r} must be a directory of this user that nobody else can enter"
-                " (mode 0700)"
-            )
+            _check_private(private)
         self._directory = directory
-        self._socket_path = str(directory / _SOCKET)
-        if len(os.fsencode(self._socket_path)) > _LONGEST_SOCKET_PATH:
-            link = self._make_temporary() / "link"
-            link.symlink_to(private)
-            self._socket_path = str(link / _SOCKET.name)
+        self._socket_path = _path_to_socket(directory, self._make_temporary)
 
     def _make_temporary(self) -> Path:
-        made = Path(tempfile.mkdtemp(prefix="trio-tasks-"))  # with mode 0700
+        made = Path(tempfile.mkdtemp(prefix=_PREFIX))  # with mode 0700
         self._temporary.append(made)
         return made
 
@@ -289,6 +281,56 @@ async def embedded_server(directory: Path | None = None) -> AsyncGenerator[Embed
         yield server
     finally:
         await server.aclose()
+
+
+@contextmanager
+def attached(directory: Path) -> Generator[str]:
+    """Find the server that another process runs on this directory; starts none, makes nothing.
+
+    For programs without an event loop. The value is the path of its socket, good while the block
+    runs, also if the server is started again meanwhile.
+
+    Raises:
+        BrokerUnavailableError: no server runs there.
+        ConfigurationError: its socket lies where others could have put one.
+    """
+    directory = directory.absolute()
+    with ExitStack() as stack:
+
+        def make_temporary() -> Path:
+            made = stack.enter_context(tempfile.TemporaryDirectory(prefix=_PREFIX))
+            return Path(made)
+
+        try:
+            _check_private(directory / _SOCKET.parent)
+            path = _path_to_socket(directory, make_temporary)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                probe.connect(path)
+        except OSError as error:
+            raise BrokerUnavailableError(
+                f"no embedded server runs in {str(directory)!r}, and none is started here: start"
+                " the program that does it first, a TaskManager with this address"
+            ) from error
+        yield path
+
+
+def _check_private(private: Path) -> None:
+    found = private.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o077 or found.st_uid != os.geteuid():
+        raise ConfigurationError(
+            f"{str(private)!r} must be a directory of this user that nobody else can enter"
+            " (mode 0700)"
+        )
+
+
+def _path_to_socket(directory: Path, make_temporary: Callable[[], Path]) -> str:
+    """A path to the socket of the server on `directory` that is short enough to connect to."""
+    path = directory / _SOCKET
+    if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
+        link = make_temporary() / "link"
+        link.symlink_to(path.parent)
+        path = link / path.name
+    return str(path)
 
 
 @contextmanager

@@ -14,7 +14,14 @@ from trio_tasks.payloads import PayloadCodec
 from trio_tasks.processor.repeat import Repeat
 from trio_tasks.refs import BrokerAccess, EarlyRef, JobRef
 
-__all__ = ["EmitPlan", "SchedulePlan", "declare", "occurrence", "occurrence_id"]
+__all__ = [
+    "Declaration",
+    "EmitPlan",
+    "SchedulePlan",
+    "declare",
+    "occurrence",
+    "occurrence_id",
+]
 
 
 class EmitPlan(msgspec.Struct, frozen=True):
@@ -91,32 +98,55 @@ def occurrence(schedule: ScheduleRecord) -> NewJob:
     )
 
 
-async def declare(broker: Broker, plan: SchedulePlan, *, replace: bool) -> ScheduleRecord:
-    """Declare a schedule; the one that is in force afterwards, with its next occurrence.
+class Declaration:
+    """What to propose to a broker until it accepts a schedule. Does no I/O.
 
     The first instant after server time is proposed. The broker refuses it if it is past by then,
     or if the schedule has ticked it already; then a later one is.
+    """
+
+    __slots__ = ("_last_ms", "_margin_ms", "_plan")
+
+    def __init__(self, plan: SchedulePlan) -> None:
+        """Begin to declare `plan`."""
+        self._plan = plan
+        self._margin_ms = self._last_ms = 0
+
+    def proposal(self, now_ms: int) -> ScheduleRecord:
+        """The schedule with its next occurrence, by server time.
+
+        Raises:
+            ConfigurationError: there is no further occurrence.
+        """
+        repeat = self._plan.repeat
+        next_at_ms = repeat.next_at_ms(max(now_ms + self._margin_ms, self._last_ms))
+        if next_at_ms is None:
+            raise ConfigurationError(f"repeat={repeat!r}: there is no further occurrence")
+        lifetime_ms = repeat.lifetime_ms(now_ms) if self._plan.expires else None
+        return msgspec.structs.replace(
+            self._plan.schedule, next_at_ms=next_at_ms, expires_after_ms=lifetime_ms
+        )
+
+    def accepted(self, stored: ScheduleRecord) -> bool:
+        """Whether the broker's answer ends it; else make another proposal."""
+        if stored.next_at_ms:
+            return True
+        self._last_ms = stored.last_at_ms or 0
+        # An interval shorter than a round trip would never be early enough.
+        self._margin_ms = self._margin_ms * 2 or 10
+        return False
+
+
+async def declare(broker: Broker, plan: SchedulePlan, *, replace: bool) -> ScheduleRecord:
+    """Declare a schedule; the one that is in force afterwards, with its next occurrence.
 
     Raises:
         ConfigurationError: there is no further occurrence.
         BrokerUnavailableError: Redis could not be reached in time.
     """
-    repeat = plan.repeat
-    margin_ms = last_ms = 0
+    declaration = Declaration(plan)
     while True:
         now_ms = await broker.time_ms(plan.schedule.queue)
-        next_at_ms = repeat.next_at_ms(max(now_ms + margin_ms, last_ms))
-        if next_at_ms is None:
-            raise ConfigurationError(f"repeat={repeat!r}: there is no further occurrence")
-        lifetime_ms = repeat.lifetime_ms(now_ms) if plan.expires else None
-        stored = await broker.declare(
-            msgspec.structs.replace(
-                plan.schedule, next_at_ms=next_at_ms, expires_after_ms=lifetime_ms
-            ),
-            replace=replace,
-        )
-        if stored.next_at_ms:
+        stored = await broker.declare(declaration.proposal(now_ms), replace=replace)
+        if declaration.accepted(stored):
             return stored
-        last_ms = stored.last_at_ms or 0
-        # An interval shorter than a round trip would never be early enough.
-        margin_ms = margin_ms * 2 or 10

@@ -28,7 +28,7 @@ from trio_tasks.job import JobError, JobInfo, JobState, LogLine, instant
 from trio_tasks.options import Duration, duration_ms
 from trio_tasks.payloads import PayloadCodec, decode_plain
 
-__all__ = ["BrokerAccess", "EarlyRef", "JobRef", "info_of"]
+__all__ = ["POLL", "BaseRef", "BrokerAccess", "EarlyRef", "JobRef", "checked_reason", "info_of"]
 
 POLL = 1.0
 """Seconds between two looks of a waiter whom nothing woke."""
@@ -64,7 +64,90 @@ class BrokerAccess(Protocol):
         ...
 
 
-class JobRef(Generic[R_co]):
+class BaseRef(Generic[R_co]):
+    """What async and blocking refs have in common: everything but the I/O."""
+
+    __slots__ = ("_appears", "_codec", "_number", "created", "id", "queue")
+
+    # Read-only by contract and by type.
+    id: str
+    queue: str
+    created: bool | None
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002 - the public attribute's name
+        queue: str,
+        *,
+        created: bool | None = None,
+        codec: PayloadCodec | None = None,
+        number: str | None = None,
+        appears: bool = False,
+    ) -> None:
+        """Refer to a job.
+
+        Args:
+            id: the job's id.
+            queue: its queue.
+            created: see `JobRef`.
+            codec: of the handler's result; `None`: plain JSON.
+            number: the emit number, which names the life of a chosen id that is meant; `None`:
+                the present one.
+            appears: the job may not be there yet, so `result()` waits for it.
+        """
+        self.id = id
+        self.queue = queue
+        self.created = created
+        self._codec = codec
+        self._number = number
+        self._appears = appears
+
+    def _not_found(self) -> JobNotFoundError:
+        if self._appears:
+            return JobNotFoundError(
+                f"job {self.id!r} is not in queue {self.queue!r}: it has not appeared yet,"
+                " or it has ended and its retention has passed"
+            )
+        return JobNotFoundError(
+            f"no job {self.id!r} in queue {self.queue!r}: the id or the queue is wrong,"
+            " or the job has ended and its retention has passed"
+        )
+
+    def _found(self, stored: Stored | None) -> Stored:
+        """What the broker has of the job, if that is the one meant."""
+        if stored is None:
+            raise self._not_found()
+        # From now on its absence means that it is gone.
+        self._appears = False
+        number, numbers = self._number, stored.numbers
+        if number is not None and 0 < len(numbers) < KEPT_NUMBERS and number not in numbers:
+            # With as many numbers as are kept, ours may have been dropped, so nothing is known.
+            raise JobNotFoundError(
+                f"job {self.id!r} in queue {self.queue!r} has ended, and its id was emitted anew"
+            )
+        return stored
+
+    def _if_ended(self, stored: Stored | None) -> Stored | None:
+        """The job if it has ended; `None` if it has not, or has not appeared yet."""
+        if stored is None and self._appears:
+            return None
+        found = self._found(stored)
+        return found if found.state.is_final else None
+
+    def _value(self, ended: Stored) -> R_co:
+        """What its handler returned."""
+        if ended.state is not JobState.COMPLETED:
+            raise _failure_of(ended)
+        decode = decode_plain if self._codec is None else self._codec.decode
+        return cast(R_co, decode(ended.result or b"null", what="result"))
+
+    def _late(self, seconds: float) -> TimeoutError:
+        return TimeoutError(
+            f"job {self.id!r} in queue {self.queue!r} has not ended within {seconds:g} s"
+        )
+
+
+class JobRef(BaseRef[R_co]):
     """A job that was emitted, or one whose id is known. Making one costs no I/O.
 
     Attributes:
@@ -74,12 +157,7 @@ class JobRef(Generic[R_co]):
             known: for a ref that was made from an id, by `ctx.emit` or with `repeat=`.
     """
 
-    __slots__ = ("_access", "_appears", "_codec", "_number", "created", "id", "queue")
-
-    # Read-only by contract and by type.
-    id: str
-    queue: str
-    created: bool | None
+    __slots__ = ("_access",)
 
     def __init__(
         self,
@@ -92,25 +170,9 @@ class JobRef(Generic[R_co]):
         number: str | None = None,
         appears: bool = False,
     ) -> None:
-        """Refer to a job.
-
-        Args:
-            id: the job's id.
-            queue: its queue.
-            access: where its broker is.
-            created: see the class.
-            codec: of the handler's result; `None`: plain JSON.
-            number: the emit number, which names the life of a chosen id that is meant; `None`:
-                the present one.
-            appears: the job may not be there yet, so `result()` waits for it.
-        """
-        self.id = id
-        self.queue = queue
-        self.created = created
+        """Refer to a job; `access` is where its broker is, the others are those of `BaseRef`."""
+        super().__init__(id, queue, created=created, codec=codec, number=number, appears=appears)
         self._access = access
-        self._codec = codec
-        self._number = number
-        self._appears = appears
 
     async def info(self) -> JobInfo:
         """The job as it is now, with its log lines.
@@ -121,7 +183,7 @@ class JobRef(Generic[R_co]):
             BrokerUnavailableError: Redis could not be reached in time.
             RuntimeError: the manager is not entered, or this is a child whose parent still runs.
         """
-        return info_of(await self._read(logs=True))
+        return info_of(self._found(await self._read(logs=True)))
 
     async def result(self, timeout: Duration | None = None) -> R_co:
         """Wait until the job has ended; what its handler returned.
@@ -145,13 +207,7 @@ class JobRef(Generic[R_co]):
             BrokerUnavailableError: Redis could not be reached in time. Calling again is safe.
             RuntimeError: as in `info()`.
         """
-        ended = await self._ended(timeout)
-        if ended.state is not JobState.COMPLETED:
-            raise _failure_of(ended)
-        value = ended.result or b"null"
-        codec = self._codec
-        decode = decode_plain if codec is None else codec.decode
-        return cast(R_co, decode(value, what="result"))
+        return self._value(await self._ended(timeout))
 
     async def cancel(self, reason: str | None = None, wait: bool = False) -> bool:
         """Cancel the job.
@@ -171,7 +227,7 @@ class JobRef(Generic[R_co]):
             JobNotFoundError, BrokerUnavailableError, RuntimeError: as in `info()`.
             ConfigurationError: `reason` is not such a text.
         """
-        text = _checked_reason(reason)
+        text = checked_reason(reason)
         access = self._access
         answer = await self._open().cancel(
             self.queue,
@@ -202,40 +258,12 @@ class JobRef(Generic[R_co]):
         """The broker, if this ref may be used now."""
         return self._access.broker
 
-    def _not_found(self) -> JobNotFoundError:
-        if self._appears:
-            return JobNotFoundError(
-                f"job {self.id!r} is not in queue {self.queue!r}: it has not appeared yet,"
-                " or it has ended and its retention has passed"
-            )
-        return JobNotFoundError(
-            f"no job {self.id!r} in queue {self.queue!r}: the id or the queue is wrong,"
-            " or the job has ended and its retention has passed"
-        )
-
-    async def _read(self, *, logs: bool = False) -> Stored:
+    async def _read(self, *, logs: bool = False) -> Stored | None:
         (stored,) = await self._open().read(self.queue, (self.id,), logs=logs)
-        if stored is None:
-            raise self._not_found()
-        # From now on its absence means that it is gone.
-        self._appears = False
-        number, numbers = self._number, stored.numbers
-        if number is not None and 0 < len(numbers) < KEPT_NUMBERS and number not in numbers:
-            # With as many numbers as are kept, ours may have been dropped, so nothing is known.
-            raise JobNotFoundError(
-                f"job {self.id!r} in queue {self.queue!r} has ended, and its id was emitted anew"
-            )
         return stored
 
     async def _look(self) -> Stored | None:
-        """The job if it has ended; `None` if it has not, or has not appeared yet."""
-        try:
-            stored = await self._read()
-        except JobNotFoundError:
-            if self._appears:
-                return None
-            raise
-        return stored if stored.state.is_final else None
+        return self._if_ended(await self._read())
 
     async def _ended(self, timeout: Duration | None) -> Stored:
         seconds = math.inf if timeout is None else duration_ms("timeout", timeout) / 1000
@@ -246,9 +274,7 @@ class JobRef(Generic[R_co]):
             with anyio.move_on_after(seconds):
                 ended = await self._wait()
         if ended is None:
-            raise TimeoutError(
-                f"job {self.id!r} in queue {self.queue!r} has not ended within {seconds:g} s"
-            )
+            raise self._late(seconds)
         return ended
 
     async def _wait(self) -> Stored:
@@ -370,7 +396,12 @@ def _plain(raw: bytes) -> object:
         return None
 
 
-def _checked_reason(reason: object) -> str:
+def checked_reason(reason: object) -> str:
+    """A reason to cancel, as it was given or `"user"`.
+
+    Raises:
+        ConfigurationError: it is not a text of 1 to 1000 characters.
+    """
     if reason is None:
         return "user"
     if (

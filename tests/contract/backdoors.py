@@ -46,7 +46,9 @@ class MemoryBackdoor:
 
     async def end_lease(self, queue: str, incarnation: str) -> None:
         with self._store.step(queue) as (where, now_ms):
-            where.members[incarnation].lease_until_ms = now_ms
+            member = where.members.get(incarnation)
+            if member is not None:
+                member.lease_until_ms = now_ms
 
     async def make_due(self, queue: str, schedule: str, at_ms: int) -> None:
         with self._store.step(queue) as (where, now_ms):

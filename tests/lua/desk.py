@@ -8,10 +8,13 @@ is moved into the past in the server, where the scripts find it.
 from __future__ import annotations
 
 import itertools
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TypeVar, cast
+from typing import Protocol, TypeVar, cast
 
 import redis
+from redis.exceptions import NoScriptError
 
 from trio_tasks.broker import (
     RECORD_VERSION,
@@ -49,6 +52,14 @@ RETENTION_MS = 5_000
 TOMBSTONE_MS = 20_000
 
 
+class _Connection(Protocol):
+    """What of a connection of the client is used: plain commands, plain answers."""
+
+    def send_command(self, *words: str | bytes | int) -> None: ...
+
+    def read_response(self) -> Reply: ...
+
+
 class Desk:
     """One queue.
 
@@ -69,16 +80,16 @@ class Desk:
         words = (len(call.keys), *call.keys, *call.args)
         try:
             reply = self.do("EVALSHA", call.script.sha, *words)
-        except redis.exceptions.NoScriptError:
+        except NoScriptError:
             reply = self.do("EVAL", call.script.source, *words)
         return call.parse(reply)
 
     def do(self, *words: str | bytes | int) -> Reply:
         """Run a plain command; the answer as it came."""
-        connection = self.client.connection
-        assert connection is not None
+        connection = cast("_Connection | None", self.client.connection)
+        assert connection is not None, "the client has a single connection"
         connection.send_command(*words)
-        return cast(Reply, connection.read_response())
+        return connection.read_response()
 
     def number(self, *words: str | bytes | int) -> int:
         """Run a command that answers a number."""
@@ -103,7 +114,9 @@ class Desk:
         debounce: Debounce | None = None,
         retention_ms: int | None = None,
         number: str | None = None,
-        **fields: int,
+        priority: int = 0,
+        delay_ms: int | None = None,
+        deadline_ms: int | None = None,
     ) -> NewJob:
         """A new job: with a minted id, or with a chosen one and a fresh emit number."""
         mine = f"n{next(self._numbers)}"
@@ -113,8 +126,9 @@ class Desk:
             queue=self.keys.queue,
             record=record,
             number=number if id is None or number else mine,
-            priority=fields.pop("priority", 0),
-            **fields,
+            priority=priority,
+            delay_ms=delay_ms,
+            deadline_ms=deadline_ms,
         )
 
     def send(self, *jobs: NewJob) -> list[bool]:
@@ -130,10 +144,20 @@ class Desk:
         event: str = "work",
         debounce: Debounce | None = None,
         retention_ms: int | None = None,
-        **fields: int,
+        priority: int = 0,
+        delay_ms: int | None = None,
+        deadline_ms: int | None = None,
     ) -> str:
         """Emit a new job; its id."""
-        job = self.job(id, event=event, debounce=debounce, retention_ms=retention_ms, **fields)
+        job = self.job(
+            id,
+            event=event,
+            debounce=debounce,
+            retention_ms=retention_ms,
+            priority=priority,
+            delay_ms=delay_ms,
+            deadline_ms=deadline_ms,
+        )
         assert self.send(job) == [True]
         return job.id
 
@@ -210,10 +234,25 @@ class Desk:
     def length(self, level: int = 0) -> int:
         return self.number("XLEN", self.keys.stream(level))
 
+    def commands(self) -> Counter[str]:
+        """How often each command ran since the server's counters were reset."""
+        counter: Counter[str] = Counter()
+        stats = cast(bytes, self.do("INFO", "commandstats")).decode()
+        for name, calls_ in re.findall(r"cmdstat_(\S+):calls=(\d+)", stats):
+            counter[name] = int(calls_)
+        return counter
+
+    def rows(self, stream: str) -> list[dict[str, bytes]]:
+        """The entries of a stream, without their ids."""
+        reply = cast("list[list[list[bytes]]]", self.do("XRANGE", stream, "-", "+"))
+        return [
+            {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+            for _, flat in reply
+        ]
+
     def events(self) -> list[str]:
         """The ids that the event stream names, one word per batch."""
-        rows = cast("list[list[list[bytes]]]", self.do("XRANGE", self.keys.events, "-", "+"))
-        return [fields[1].decode() for _, fields in rows]
+        return [row["i"].decode() for row in self.rows(self.keys.events)]
 
     def now_ms(self) -> int:
         return self.ask(calls.time(self.keys))
@@ -378,9 +417,9 @@ class Clerk:
     def take_ids(self, want: int) -> list[str]:
         return [delivery.token.job_id for delivery in self.take(want)]
 
-    def start(self, **fields: int) -> Delivery:
+    def start(self, *, priority: int = 0, deadline_ms: int | None = None) -> Delivery:
         """Emit a job and take it."""
-        job_id = self._desk.emit(**fields)
+        job_id = self._desk.emit(priority=priority, deadline_ms=deadline_ms)
         delivery = self.take_one()
         assert delivery.token.job_id == job_id, "the queue was empty"
         return delivery

@@ -30,7 +30,7 @@ def test_a_job_that_does_not_run_is_cancelled_with_all_that_belongs_to_it(
         clerk.end(delivery, Release(counted=False, began=True))
         job_id = delivery.token.job_id
     else:
-        job_id = desk.emit(**({"delay_ms": 60_000} if stage == "delayed" else {}))
+        job_id = desk.emit(delay_ms=60_000 if stage == "delayed" else None)
 
     assert desk.cancel(job_id) is CancelAnswer.CANCELLED
 

@@ -89,9 +89,7 @@ def test_only_the_holder_reopens_a_window(desk: Desk) -> None:
     assert holder(desk)[0] == first.token.job_id
 
 
-@pytest.mark.parametrize(
-    "verdict", [Retry(delay_ms=60_000), Release(counted=False, began=True)]
-)
+@pytest.mark.parametrize("verdict", [Retry(delay_ms=60_000), Release(counted=False, began=True)])
 def test_the_window_reopens_when_a_holder_that_waits_is_cancelled(
     desk: Desk, verdict: Verdict
 ) -> None:

@@ -57,8 +57,8 @@ def test_higher_levels_are_listed_first(desk: Desk) -> None:
 @pytest.mark.parametrize("state", ["queued", "running", "delayed", "dead"])
 def test_pages_follow_one_another(desk: Desk, state: str) -> None:
     clerk = desk.clerk()
-    delay = {"delay_ms": 60_000} if state == "delayed" else {}
-    ids = [desk.emit(priority=1 - place // 3, **delay) for place in range(5)]
+    delay_ms = 60_000 if state == "delayed" else None
+    ids = [desk.emit(priority=1 - place // 3, delay_ms=delay_ms) for place in range(5)]
     if state == "delayed":
         for place, job_id in enumerate(ids):
             desk.do("ZADD", desk.keys.due, desk.now_ms() + 10_000 + place, job_id)
@@ -66,8 +66,12 @@ def test_pages_follow_one_another(desk: Desk, state: str) -> None:
         for delivery in clerk.take(5):
             if state == "dead":
                 clerk.end(delivery, Die("x"))
-                desk.do("ZADD", desk.keys.dlq, 1000 + len(desk.listed(JobState.DEAD)),
-                        delivery.token.job_id)
+                desk.do(
+                    "ZADD",
+                    desk.keys.dlq,
+                    1000 + len(desk.listed(JobState.DEAD)),
+                    delivery.token.job_id,
+                )
     wanted = JobState(state)
 
     first = desk.listed(wanted, limit=2)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 import pytest
-import redis
+from redis.exceptions import OutOfMemoryError
 
 from tests.lua.desk import Desk
 from trio_tasks.broker import RECORD_VERSION, Applied, Outcome, Record, ScheduleRecord
@@ -35,7 +35,7 @@ def schedule(desk: Desk) -> ScheduleRecord:
 
 
 def refused(desk: Desk, ask: Callable[[], object]) -> None:
-    with memory_full(desk), pytest.raises(redis.exceptions.OutOfMemoryError):
+    with memory_full(desk), pytest.raises(OutOfMemoryError):
         ask()
 
 

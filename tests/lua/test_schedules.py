@@ -180,7 +180,7 @@ def test_declare_and_tick_renew_a_schedules_lifetime(desk: Desk) -> None:
 
 def test_a_schedule_whose_lifetime_is_over_is_forgotten(desk: Desk) -> None:
     clerk, record = desk.clerk(), schedule(desk)
-    for forget in (lambda: clerk.taken(), lambda: desk.ask(calls.due_schedules(desk.keys))):
+    for forget in (clerk.taken, lambda: desk.ask(calls.due_schedules(desk.keys))):
         overdue(desk, record)
         desk.do("DEL", desk.keys.schedule("nightly"))  # as its TTL would
         assert desk.ask(calls.schedules(desk.keys)) == []

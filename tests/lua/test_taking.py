@@ -80,6 +80,20 @@ def test_in_a_level_old_entries_of_the_dead_and_released_come_first_the_oldest_f
     assert heir.take_ids(4) == ids[1:]
 
 
+def test_entries_are_as_old_as_their_ids_say(desk: Desk) -> None:
+    ids = [desk.emit() for _ in range(3)]
+    desk.do("DEL", desk.keys.stream(0))
+    for entry, job_id in zip(("9-10", "10-2", "10-10"), ids, strict=True):
+        desk.do("XADD", desk.keys.stream(0), entry, "i", job_id)
+        desk.do("HSET", desk.keys.job(job_id), "e", entry)
+    for name in ("z:1", "y:1", "a:1"):
+        dead = desk.clerk(name)
+        dead.take_one()
+        dead.die()
+
+    assert desk.clerk("heir:1").take_ids(3) == ids
+
+
 def test_dead_consumers_are_deleted_once_they_own_nothing(desk: Desk) -> None:
     dead, heir = desk.clerk("dead:1"), desk.clerk("heir:1")
     for _ in range(3):

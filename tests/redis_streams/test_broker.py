@@ -337,17 +337,19 @@ async def test_each_caller_is_told_the_ids_of_its_own_jobs(server: ServerProcess
 async def test_emits_outlive_the_server_and_are_stored_once(server: ServerProcess) -> None:
     async with world_on(server, timeout=15) as world:
         stored: list[str] = []
+        some = anyio.Event()
 
         async def emitter() -> None:
             for _ in range(25):
                 job_id = await world.emit()
                 stored.append(job_id)
+                if len(stored) == 40:
+                    some.set()
 
         async with anyio.create_task_group() as tasks:
             for _ in range(8):
                 tasks.start_soon(emitter)
-            while len(stored) < 40:
-                await anyio.lowlevel.checkpoint()
+            await some.wait()
             await anyio.to_thread.run_sync(server.restart)
         assert len(stored) == 200
         assert sorted(await world.listed(JobState.QUEUED, limit=1000)) == sorted(stored)
@@ -521,17 +523,19 @@ async def test_outcomes_outlive_the_server_and_are_applied_once(server: ServerPr
         worker = await world.worker()
         deliveries = await worker.take(100)
         answers: list[Applied] = []
+        some = anyio.Event()
 
-        async def commit(some: Sequence[int]) -> None:
-            for index in some:
+        async def commit(indices: Sequence[int]) -> None:
+            for index in indices:
                 applied = await worker.end(deliveries[index])
                 answers.append(applied)
+                if len(answers) == 20:
+                    some.set()
 
         async with anyio.create_task_group() as tasks:
             for first in range(5):
                 tasks.start_soon(commit, range(first, 100, 5))
-            while len(answers) < 20:
-                await anyio.lowlevel.checkpoint()
+            await some.wait()
             await anyio.to_thread.run_sync(server.restart)
         assert set(answers) <= {Applied.APPLIED, Applied.REPEATED}
         assert (await world.counts()).completed == 100
@@ -563,7 +567,7 @@ class Waiting:
 async def one_is_woken(*waiters: Waiting) -> None:
     """Return as soon as the first of them is woken."""
     with anyio.fail_after(AT_ONCE):
-        while not any(waiter.woken.is_set() for waiter in waiters):
+        while not any(waiter.woken.is_set() for waiter in waiters):  # noqa: ASYNC110 - any of many
             await anyio.lowlevel.checkpoint()
 
 

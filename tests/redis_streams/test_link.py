@@ -263,7 +263,7 @@ async def test_when_the_link_has_ended_nobody_waits_for_it(server: ServerProcess
     async with anyio.create_task_group() as outside, linked(server) as link:
         await link.call(append("a"))
         server.freeze()
-        outside.start_soon(write, link)
+        outside.start_soon(write, link)  # noqa: ASYNC111 - it outlives the link on purpose
         await anyio.wait_all_tasks_blocked()
     server.thaw()
     await write(link)

@@ -135,7 +135,7 @@ class RedisBroker:
     async def __aexit__(self, *exc_info: object) -> bool | None:
         """Close at once. Requests under way have an unknown outcome."""
         try:
-            return await self._session.close(exc_info)
+            return await self._session.close(exc_info)  # noqa: ASYNC102 - closes at once
         finally:
             self._entered = None
 
@@ -165,6 +165,8 @@ class RedisBroker:
             try:
                 stored[queue] = iter(await session.emits.emit(queue, some))
             except BrokerUnavailableError as error:
+                if len(by_queue) == 1:
+                    raise
                 known = {*stored, queue}
                 ids = (*error.ids, *(job.id for job in jobs if job.queue not in known))
                 raise BrokerUnavailableError(str(error), ids=ids) from error

@@ -11,7 +11,7 @@ from trio_tasks.errors import ConfigurationError
 from trio_tasks.redis_streams.link import Link
 from trio_tasks.redis_streams.wire import RedisReplyError
 
-__all__ = ["check_same_keyspace", "check_server"]
+__all__ = ["check_about", "check_same_keyspace", "check_server", "not_told"]
 
 log = logging.getLogger("trio_tasks.broker")
 
@@ -30,14 +30,28 @@ async def check_server(link: Link) -> None:
     try:
         sections = await link.request(("INFO", "server"), ("INFO", "memory"), repeat=True)
     except RedisReplyError as error:
-        log.warning(
-            "the server does not tell its version and its maxmemory-policy (%s):"
-            " see to it yourself that it is Redis 7.0 or Valkey 7.2 or later, and that the"
-            " policy is noeviction",
-            error,
-        )
+        not_told(error)
         return
-    text = b"\n".join(cast("list[bytes]", sections)).decode()
+    check_about(b"\n".join(cast("list[bytes]", sections)))
+
+
+def not_told(error: RedisReplyError) -> None:
+    """Log that the server refuses to speak of itself."""
+    log.warning(
+        "the server does not tell its version and its maxmemory-policy (%s):"
+        " see to it yourself that it is Redis 7.0 or Valkey 7.2 or later, and that the"
+        " policy is noeviction",
+        error,
+    )
+
+
+def check_about(info: bytes) -> None:
+    """Check what a server says of itself: the sections `server` and `memory` of its `INFO`.
+
+    Raises:
+        ConfigurationError: as `check_server`.
+    """
+    text = info.decode()
     about = dict(re.findall(r"^(\w+):([^\r\n]*)", text, re.MULTILINE))
     kind = "valkey" if "valkey_version" in about else "redis"
     version = about.get(f"{kind}_version", "")

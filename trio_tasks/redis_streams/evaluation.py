@@ -13,7 +13,7 @@ from typing import TypeVar
 from trio_tasks.redis_streams.scripts import Call
 from trio_tasks.redis_streams.wire import Command, Connection, RedisReplyError
 
-__all__ = ["evaluate"]
+__all__ = ["command_of", "evaluate"]
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ async def evaluate(
         BrokerUnavailableError: the connection broke before all answers had come.
     """
     several = len(calls) > 1
-    commands = [_command(call, in_full=several and not i) for i, call in enumerate(calls)]
+    commands = [command_of(call, in_full=several and not i) for i, call in enumerate(calls)]
     replies = await connection.pipeline(commands, timeout=timeout)
     missing = [
         index
@@ -35,7 +35,7 @@ async def evaluate(
         if isinstance(reply, RedisReplyError) and reply.code == "NOSCRIPT"
     ]
     if missing:
-        in_full = [_command(calls[index], in_full=True) for index in missing]
+        in_full = [command_of(calls[index], in_full=True) for index in missing]
         again = await connection.pipeline(in_full, timeout=timeout)
         for index, reply in zip(missing, again, strict=True):
             replies[index] = reply
@@ -45,7 +45,8 @@ async def evaluate(
     ]
 
 
-def _command(call: Call[T], *, in_full: bool) -> Command:
+def command_of(call: Call[T], *, in_full: bool) -> Command:
+    """The command that runs a script: by its SHA-1, or (`in_full`) with its source."""
     script = call.script
     head = ("EVAL", script.source) if in_full else ("EVALSHA", script.sha)
     return (*head, len(call.keys), *call.keys, *call.args)

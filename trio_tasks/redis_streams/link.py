@@ -127,7 +127,7 @@ class Link:
 
     async def run(self) -> None:
         """Keep a connection until cancelled."""
-        failures = 0
+        pause = _FIRST_PAUSE
         try:
             while True:
                 self._answered = False
@@ -135,9 +135,10 @@ class Link:
                 if error is None:
                     continue  # renewed on purpose
                 self._report_loss(error)
-                failures = 1 if self._answered else failures + 1
-                pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (failures - 1))
+                if self._answered:
+                    pause = _FIRST_PAUSE
                 await anyio.sleep(pause * (1 + jitter()) / 2)
+                pause = min(2 * pause, _LONGEST_PAUSE)
         finally:
             self._over = True
             self._up.set()  # those who wait shall see that it is over
@@ -150,7 +151,8 @@ class Link:
                 if self._on_connect is not None:
                     await self._on_connect(connection)
                 self._failure = None
-                log.log(min(self._level, logging.INFO), "connected to %s", connection.label)
+                level = min(self._level, logging.INFO)
+                log.log(level, "%s: connected to %s", self._name, connection.label)
                 self._connection = connection
                 self._up.set()
                 try:
@@ -172,7 +174,9 @@ class Link:
         known = self.last_error
         self._failure = error
         if self.last_error != known:
-            log.log(self._level, "no connection, will try again: %s", self.last_error)
+            log.log(
+                self._level, "%s: no connection, will try again: %s", self._name, self.last_error
+            )
 
     @property
     def over(self) -> bool:

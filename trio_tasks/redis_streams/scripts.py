@@ -29,6 +29,7 @@ from trio_tasks.redis_streams.replies import Reply
 __all__ = ["Call", "Script", "all_scripts", "parser", "script"]
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 _LUA = Path(__file__).parent / "lua"
 # A string and not a table: building a table would cost each run two microseconds.
@@ -52,7 +53,7 @@ class Script(msgspec.Struct, frozen=True):
         return f"<Script {self.name} {self.sha[:8]}>"
 
 
-class Call(msgspec.Struct, Generic[T], frozen=True):
+class Call(msgspec.Struct, Generic[T_co], frozen=True):
     """One request: run `script` with `keys` and `args`, and `parse` what it answers.
 
     `parse` raises `InternalError` for a reply of an unknown shape, and nothing else. Its argument
@@ -62,7 +63,7 @@ class Call(msgspec.Struct, Generic[T], frozen=True):
     script: Script
     keys: Sequence[str | bytes]
     args: Sequence[str | bytes | int]
-    parse: Callable[[Reply], T]
+    parse: Callable[[Reply], T_co]
 
     def __repr__(self) -> str:
         return f"<Call {self.script.name} with {len(self.args)} arguments>"

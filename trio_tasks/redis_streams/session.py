@@ -114,7 +114,7 @@ class Session:
                 await check_same_keyspace(self.cmd, self.wake, self._private_keys().meta)
         except BaseException:
             self._tasks.cancel_scope.cancel()
-            await self._tasks.__aexit__(None, None, None)
+            await self._tasks.__aexit__(None, None, None)  # noqa: ASYNC102 - they end at once
             raise
 
     async def close(self, exc_info: tuple[object, ...]) -> bool | None:

@@ -23,7 +23,7 @@ from trio_tasks.environment import loop_time
 from trio_tasks.errors import ConfigurationError
 from trio_tasks.redis_streams.address import Address, TlsOptions
 
-__all__ = ["TRANSPORT_ERRORS", "Transport", "connect_transport"]
+__all__ = ["TRANSPORT_ERRORS", "Transport", "connect_transport", "tls_context"]
 
 TRANSPORT_ERRORS = (
     OSError,  # and with it ssl.SSLError, socket.gaierror and TimeoutError
@@ -125,7 +125,7 @@ async def connect_transport(address: Address) -> Transport:
             stream = await anyio.connect_tcp(
                 address.host,
                 address.port,
-                ssl_context=_tls_context(address.tls),
+                ssl_context=tls_context(address.tls),
                 tls_hostname=address.host,
                 tls_standard_compatible=False,  # Redis closes without TLS's farewell
             )
@@ -173,7 +173,12 @@ async def _connect_socket(family: int, target: str | tuple[str, int]) -> socket.
     return connecting
 
 
-def _tls_context(options: TlsOptions) -> ssl.SSLContext:
+def tls_context(options: TlsOptions) -> ssl.SSLContext:
+    """How TLS is spoken, by these options.
+
+    Raises:
+        ConfigurationError: their files or texts cannot be used.
+    """
     try:
         context = ssl.create_default_context(
             cafile=options.ca_file, capath=options.ca_path, cadata=options.ca_data

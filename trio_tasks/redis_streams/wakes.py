@@ -136,6 +136,7 @@ class Wakes:
 
     async def run(self) -> None:
         """Serve the waiters until cancelled."""
+        reported = ""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._run_errands)
             while True:
@@ -147,7 +148,9 @@ class Wakes:
                 except BrokerUnavailableError:
                     continue  # the link knows how to wait
                 except BrokerError as error:
-                    log.warning("the server refuses to wait for work: %s", error)
+                    if str(error) != reported:
+                        reported = str(error)
+                        log.warning("workers cannot be woken, and look once a second: %s", error)
                     await anyio.sleep(_AFTER_REFUSAL)
 
     async def _pop_one(self) -> None:

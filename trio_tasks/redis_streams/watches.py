@@ -163,6 +163,7 @@ class Watches:
 
     async def _read(self, link: Link) -> None:
         """Read while anything is watched, and a little longer."""
+        reported = ""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(link.run)
             while self._still_watched():
@@ -171,7 +172,9 @@ class Watches:
                 except BrokerUnavailableError:
                     continue  # renewed, or lost: the link knows how to wait
                 except BrokerError as error:
-                    log.warning("the server refuses to tell of changes: %s", error)
+                    if str(error) != reported:
+                        reported = str(error)
+                        log.warning("changes of jobs are only seen by looking: %s", error)
                     await anyio.sleep(_AFTER_REFUSAL)
             self._link = None
             tasks.cancel_scope.cancel()

@@ -13,12 +13,12 @@ is `e` (emitted), `r` (relayed) or `l` (relayed too late: it arrives dead).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 import msgspec
 
 from trio_tasks.broker import RELAY_TOO_LATE_MS, TOMBSTONE_MS, Emitted, NewJob
-from trio_tasks.redis_streams.calls.values import items, text, whole
+from trio_tasks.redis_streams.calls.values import items, raw, text, whole
 from trio_tasks.redis_streams.codec import decode_record, encode_record
 from trio_tasks.redis_streams.keys import QueueKeys, dead_letter_key
 from trio_tasks.redis_streams.replies import Reply
@@ -87,10 +87,9 @@ def enqueue(
         args += job_arguments(job)
 
     def parse(reply: Reply) -> list[Emitted]:
-        made = cast(bytes, reply)
         return [
             Emitted(job.id, created=answer == _CREATED)
-            for job, answer in zip(jobs, made, strict=True)
+            for job, answer in zip(jobs, raw(reply), strict=True)
         ]
 
     return Call(script("enqueue"), keys.fixed, args, parser("enqueue", parse))
@@ -143,17 +142,17 @@ def relay_read(keys: QueueKeys, limit: int = _OUT_ROWS) -> Call[list[OutRow]]:
 
 def _out_row(queue: str, now_ms: int, reply: Reply) -> OutRow:
     name, flat = items(reply)
-    row, words = text(name), items(flat)
-    fields = {text(key): cast(bytes, value) for key, value in zip(words[::2], words[1::2])}
+    row, words = text(name), iter([raw(word) for word in items(flat)])
+    fields = {key.decode(): value for key, value in zip(words, words, strict=True)}
     if "q" in fields:
         late = now_ms - int(row.partition("-")[0]) > RELAY_TOO_LATE_MS
-        options = text(fields["o"])
-        return ChildRow(row, text(fields["q"]), text(fields["i"]), fields["b"], options, late)
+        options = fields["o"].decode()
+        return ChildRow(row, fields["q"].decode(), fields["i"].decode(), fields["b"], options, late)
     blob = fields["b"]
     record, _version = decode_record(blob)
     return DeadLetterRow(
         row,
-        text(fields["s"]),
+        fields["s"].decode(),
         {
             "id": fields["i"],
             "generation": fields["g"],

@@ -16,20 +16,14 @@ from trio_tasks.redis_streams.scripts import Call, parser, script
 
 __all__ = ["LISTED_STATES", "counts", "jobs", "read"]
 
-LISTED_STATES = frozenset(
-    {JobState.QUEUED, JobState.RUNNING, JobState.DELAYED, JobState.DEAD}
-)
+LISTED_STATES = frozenset({JobState.QUEUED, JobState.RUNNING, JobState.DELAYED, JobState.DEAD})
 
 
-def read(
-    keys: QueueKeys, ids: Sequence[str], *, logs: bool = False
-) -> Call[list[Stored | None]]:
+def read(keys: QueueKeys, ids: Sequence[str], *, logs: bool = False) -> Call[list[Stored | None]]:
     """Jobs by id, `None` for those that are gone or past their retention."""
 
     def parse(reply: Reply) -> list[Stored | None]:
-        return [
-            None if row is None else _stored(keys.queue, items(row)) for row in items(reply)
-        ]
+        return [None if row is None else _stored(keys.queue, items(row)) for row in items(reply)]
 
     args: list[Argument] = [keys.prefix, int(logs), *ids]
     return Call(script("read"), keys.fixed, args, parser("read", parse))
@@ -59,20 +53,21 @@ def counts(keys: QueueKeys) -> Call[Counts]:
     """The queue in numbers."""
 
     def parse(reply: Reply) -> Counts:
-        numbers = iter([whole(number) for number in items(reply)])
+        queued, running, delayed, due, dead, outgoing, paused, *totals = map(whole, items(reply))
+        emitted, completed, skipped, cancelled = totals
         return Counts(
-            queued=next(numbers),
-            running=next(numbers),
-            delayed=next(numbers),
-            due=next(numbers),
-            dead=next(numbers),
-            outgoing=next(numbers),
-            paused=bool(next(numbers)),
-            emitted=next(numbers),
-            completed=next(numbers),
-            skipped=next(numbers),
-            cancelled=next(numbers),
+            queued=queued,
+            delayed=delayed,
             waiting=0,
+            running=running,
+            dead=dead,
+            paused=bool(paused),
+            due=due,
+            outgoing=outgoing,
+            emitted=emitted,
+            completed=completed,
+            skipped=skipped,
+            cancelled=cancelled,
         )
 
     return Call(script("counts"), keys.fixed, [keys.prefix], parser("counts", parse))

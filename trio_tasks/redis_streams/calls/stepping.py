@@ -3,12 +3,14 @@
 Outcomes travel in sections, because most of them have nearly everything in common. A section `C`
 holds plain completions, which are first attempts on first deliveries without children:
 
-    C incarnation level retention attempts first last n    then n times:   id entry result
+    C incarnation level retention attempts first last n
+    id entry result                         n times
 
 and a section `O` any other outcomes:
 
-    O incarnation level deliveries first last n            then n times:   id entry words reason body
-                                                           and per child:  queue id blob options
+    O incarnation level deliveries first last n
+    id entry words reason body              n times, each followed by
+    queue id blob options                   for each of its children
 
 where `words` are what `lua/_outcome.lua` lists, `-` for what there is not. `first` and `last` are
 the milliseconds of the entries between which all of a section lie.
@@ -185,9 +187,7 @@ def _taken(queue: str, incarnation: str, reply: Sequence[Reply]) -> Taken:
         for entry, job_id, blob, extra in zip(rows, rows, rows, rows, strict=True):
             record, version = decode_record(blob)
             if not extra:  # a first delivery that had to read nothing but the blob
-                token = StartToken(
-                    queue, job_id.decode(), incarnation, entry.decode(), level, 1
-                )
+                token = StartToken(queue, job_id.decode(), incarnation, entry.decode(), level, 1)
                 if record is not None:
                     deliveries.append(Delivery(token, 1, record))
                 else:

@@ -10,8 +10,9 @@ local relay = 0
 local function superseded(id, entry, token)
   local job = redis.pcall('HMGET', JOB .. id, 's', 'e', 'f', 'lt')
   if job.err or not job[1] then return 'G' end
-  local ended = job[2] == entry and job[3] and string.sub(job[3], -#token.name - 1) == ' ' .. token.name
-  return (ended or job[4] == token.name .. ' ' .. entry) and 'R' or 'S'
+  local name = token.name
+  local ended = job[2] == entry and job[3] and string.sub(job[3], -#name - 1) == ' ' .. name
+  return (ended or job[4] == name .. ' ' .. entry) and 'R' or 'S'
 end
 
 -- A plain completion: two requests. HSET tells how many fields are new, and so whether the record
@@ -19,7 +20,8 @@ end
 local function complete(id, entry, idle, result, section)
   local key = JOB .. id
   local null = result == 'null'
-  local finished = NOW .. ' ' .. ms(now - idle) .. section.middle .. (null and 'n ' or '- ') .. section.token.name
+  local finished = NOW .. ' ' .. ms(now - idle) .. section.middle .. (null and 'n ' or '- ')
+    .. section.token.name
   local with_result = result ~= '' and not null and section.retention > 0
   local new
   if with_result then

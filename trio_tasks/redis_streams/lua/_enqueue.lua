@@ -68,7 +68,9 @@ local function enqueue(id, blob, options)
   if digest ~= '-' then at = now + window end
   local state = mode == 'l' and 'z' or at and at > now and 'd' or 'q'
   if not legal(old[1] or '-', state) then return '0' end
-  if digest ~= '-' and state ~= 'z' then become_last(digest, id, number, window, tonumber(retention)) end
+  if digest ~= '-' and state ~= 'z' then
+    become_last(digest, id, number, window, tonumber(retention))
+  end
 
   local fields = { 'b', blob, 's', state, 'p', level }
   local function set(name, value) fields[#fields + 1], fields[#fields + 2] = name, value end

@@ -48,11 +48,9 @@ local function apply(id, level, entry, token, idle, o)
 
   local counts = kind ~= 'k' and kind ~= 'u' and kind ~= 'i'
   local used = counts and tonumber(o.attempt) or o.attempt - 1
-  local set, clear = { 's', state }, {}
-  local function put(name, value)
-    if value then set[#set + 1], set[#set + 2] = name, value else clear[#clear + 1] = name end
-  end
-  put('a', used > 0 and used)
+  local set = { 's', state }
+  local function put(name, value) set[#set + 1], set[#set + 2] = name, value end
+  if used > 0 then put('a', used) end
   if o.body ~= '' and kind ~= 'c' then put('er', o.body) end
 
   if state == 'q' then
@@ -61,8 +59,8 @@ local function apply(id, level, entry, token, idle, o)
     if kind == 'i' then call('HINCRBY', key, 'gi', 1) end
     call('XCLAIM', STREAM .. level, 'g', RELEASED, 0, entry, 'JUSTID')
     if orphans then startable = true else leave_orphans() end
-  else
-    put('gb')
+  elseif token.deliveries > 1 then
+    call('HDEL', key, 'gb')
   end
   if state == 'd' then
     if kind == 'k' and not job[2] then put('us', o.since) end
@@ -86,7 +84,6 @@ local function apply(id, level, entry, token, idle, o)
     end
   end
   call('HSET', key, unpack(set))
-  if #clear > 0 then call('HDEL', key, unpack(clear)) end
 
   if state == 'z' then
     call('ZADD', DLQ, NOW, id)
