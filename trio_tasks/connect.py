@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TypeAlias, Union, cast
 from urllib.parse import unquote
 
 from trio_tasks.broker import TOMBSTONE_MS, Broker
-from trio_tasks.embedded import EmbeddedServer
+from trio_tasks.embedded import EmbeddedServer, attached
 from trio_tasks.errors import ConfigurationError
 from trio_tasks.memory import MemoryBroker
 from trio_tasks.options import check_name
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import redis
     import redis.asyncio
 
-__all__ = ["Database", "broker_for"]
+__all__ = ["Database", "broker_for", "server_of"]
 
 log = logging.getLogger("trio_tasks.broker")
 
@@ -66,13 +67,11 @@ def broker_for(
     """
     check_name("namespace", namespace)
     wake_address = None if streamdb is None else _address("streamdb", streamdb)
-    name, value, notice = "db", db, None
+    name, value = _named(db)
+    notice = None
     if value is None:
-        name, value = f"${VARIABLE}", os.environ.get(VARIABLE)
-        if not value:
-            value, notice = "embedded://", _PRIVATE_SERVER
-    scheme, _, rest = value.partition("://") if isinstance(value, str) else ("", "", "")
-    kind = scheme.lower()
+        value, notice = "embedded://", _PRIVATE_SERVER
+    kind, rest = _kind(value)
     if kind in ("embedded", "memory") and wake_address is not None:
         raise ConfigurationError(
             f"streamdb is a second way to the server that db names, but {kind}:// has only one:"
@@ -89,14 +88,52 @@ def broker_for(
                 directory, namespace=namespace, tombstone_ms=tombstone_ms, notice=notice
             )
         case _:
-            others = "" if "redis" in kind or kind == "unix" else _OTHERS
-            address = _address(name, value, others)
+            address = _address(name, value, _others(kind, _OTHERS))
             return lambda: RedisBroker(
                 address,
                 namespace=namespace,
                 wake_address=wake_address,
                 tombstone_ms=tombstone_ms,
             )
+
+
+def server_of(db: Database = None) -> Callable[[], AbstractContextManager[Address]]:
+    """Read the `db=` of a program that only emits, and so needs a server that others run.
+
+    What it returns tells the address of that server, which is good while its block runs. With
+    `embedded:///path` entering the block raises `BrokerUnavailableError` if no server runs there.
+
+    Args:
+        db: as `broker_for` takes it, without `memory://` and private servers.
+
+    Raises:
+        ConfigurationError: a value is wrong, or jobs would end with this program. It is not
+            repeated, as it may hold a password.
+    """
+    name, value = _named(db)
+    kind, rest = _kind(value)
+    if value is None or kind == "memory" or (kind == "embedded" and not rest):
+        what = (
+            f"neither db= nor ${VARIABLE} is given"
+            if value is None
+            else f"{name}: {kind}:// is for one process, whose end would be that of its jobs"
+        )
+        raise ConfigurationError(
+            f"{what}: a Producer needs the address of the server that its jobs' workers use, as"
+            " db='redis://host:6379' or db='embedded:///some/directory'"
+        )
+    if kind == "embedded":
+        directory = _directory(name, rest)
+        assert directory is not None
+        return lambda: _attached(directory)
+    address = _address(name, value, _others(kind, "; besides those, embedded:///path"))
+    return lambda: nullcontext(address)
+
+
+@contextmanager
+def _attached(directory: Path) -> Generator[Address]:
+    with attached(directory) as path:
+        yield Address(path=path)
 
 
 class EmbeddedBroker(RedisBroker):
@@ -146,6 +183,24 @@ class EmbeddedBroker(RedisBroker):
             return await super().__aexit__(*exc_info)  # noqa: ASYNC102 - closes at once
         finally:
             await self._server.aclose()
+
+
+def _named(db: Database) -> tuple[str, Database]:
+    """The value that holds, and what to call it; `None` if there is none."""
+    if db is None and (found := os.environ.get(VARIABLE)):
+        return f"${VARIABLE}", found
+    return "db", db
+
+
+def _kind(value: Database) -> tuple[str, str]:
+    """The scheme of a URL in small letters, and what comes behind it."""
+    scheme, _, rest = value.partition("://") if isinstance(value, str) else ("", "", "")
+    return scheme.lower(), rest
+
+
+def _others(kind: str, others: str) -> str:
+    """What else may be given; nothing where it is clear what was meant."""
+    return "" if "redis" in kind or kind == "unix" else others
 
 
 def _address(name: str, value: object, others: str = "") -> Address:

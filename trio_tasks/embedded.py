@@ -305,6 +305,7 @@ def attached(directory: Path) -> Generator[str]:
             _check_private(directory / _SOCKET.parent)
             path = _path_to_socket(directory, make_temporary)
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                probe.settimeout(_START_LIMIT)
                 probe.connect(path)
         except OSError as error:
             raise BrokerUnavailableError(

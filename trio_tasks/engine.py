@@ -71,6 +71,7 @@ class Engine:
 
     Attributes:
         state: see `TaskManager.state`.
+        served: the queues that it serves, or served last.
         broker: entered from "connected" on.
         consumer: the one that runs, or the last one that ran; `None` before the first start.
         counters: totals of this process, by queue.
@@ -91,6 +92,7 @@ class Engine:
         events: Events,
     ) -> None:
         self.state: State = "new"
+        self.served: tuple[str, ...] = ()
         self.broker = broker
         self.consumer: ConsumerCore | None = None
         self.counters = counters
@@ -164,6 +166,7 @@ class Engine:
     async def start(self, queues: Sequence[str]) -> None:
         """Begin to process jobs of these queues."""
         self.stopped = anyio.Event()
+        self.served = tuple(queues)
         self._before = {queue: _totals(counters) for queue, counters in self.counters.items()}
         await self._nursery.start(self._work, queues)
 

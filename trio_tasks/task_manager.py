@@ -10,7 +10,7 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypedDict, cast, overload
 
 import anyio
 from typing_extensions import TypeVar, Unpack
@@ -20,7 +20,7 @@ from trio_tasks.broker import Broker
 from trio_tasks.callables import Event
 from trio_tasks.connect import Database, broker_for
 from trio_tasks.consumer.events import Events, QueueCounters
-from trio_tasks.context import AsyncEmitFunction, Attempt, Context
+from trio_tasks.context import AsyncEmitFunction, Context
 from trio_tasks.emitter import Emit, Emitter
 from trio_tasks.engine import Engine, Settings, State, constant
 from trio_tasks.errors import ConfigurationError
@@ -36,7 +36,7 @@ from trio_tasks.options import (
     duration_ms,
     group_from,
 )
-from trio_tasks.plans import SchedulePlan, declare
+from trio_tasks.outlet import ManagerAccess, ManagerOutlet
 from trio_tasks.processor.processor import Processor
 from trio_tasks.queues import Queue, QueueStatistics, Schedules, Statistics, StopReport
 from trio_tasks.refs import JobRef
@@ -49,6 +49,21 @@ __all__ = ["TaskManager"]
 A = TypeVar("A", default=Any)
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+class ManagerOptions(TypedDict, total=False):
+    """The keyword options of `TaskManager` beside `ctx` and `lifespan`; see there."""
+
+    concurrency: int
+    streamdb: Database
+    processor: ProcessorOptions | Mapping[str, object] | None
+    namespace: str
+    consumer_id: str | None
+    lease: Duration
+    grace: Duration
+    retention: Duration
+    unknown_event_grace: Duration
+    max_data_bytes: int
 
 
 class TaskManager(Handlers[A], Generic[A]):
@@ -159,8 +174,8 @@ class TaskManager(Handlers[A], Generic[A]):
             debounce=options.debounce_policy,
             ids=self._ids,
         )
-        self._access = _Access(self)
-        self._outlet = _ManagerOutlet(self)
+        self._access = ManagerAccess(self._open, self._settings.retention_ms)
+        self._outlet = ManagerOutlet(self._open, self._emitter, self._access)
         self._counters: dict[str, QueueCounters] = {}
         self._events = Events()
         self._engine: Engine | None = None
@@ -173,20 +188,7 @@ class TaskManager(Handlers[A], Generic[A]):
     @overload
     @classmethod
     def init(
-        cls,
-        db: Database = None,
-        *,
-        ctx: T,
-        concurrency: int = 1,
-        streamdb: Database = None,
-        processor: ProcessorOptions | Mapping[str, object] | None = None,
-        namespace: str = "tt",
-        consumer_id: str | None = None,
-        lease: Duration = 30.0,
-        grace: Duration = 25.0,
-        retention: Duration = 300.0,
-        unknown_event_grace: Duration = 60.0,
-        max_data_bytes: int = 524_288,
+        cls, db: Database = None, *, ctx: T, **options: Unpack[ManagerOptions]
     ) -> TaskManager[T]: ...
     @overload
     @classmethod
@@ -195,34 +197,11 @@ class TaskManager(Handlers[A], Generic[A]):
         db: Database = None,
         *,
         lifespan: Callable[[], AbstractAsyncContextManager[T]],
-        concurrency: int = 1,
-        streamdb: Database = None,
-        processor: ProcessorOptions | Mapping[str, object] | None = None,
-        namespace: str = "tt",
-        consumer_id: str | None = None,
-        lease: Duration = 30.0,
-        grace: Duration = 25.0,
-        retention: Duration = 300.0,
-        unknown_event_grace: Duration = 60.0,
-        max_data_bytes: int = 524_288,
+        **options: Unpack[ManagerOptions],
     ) -> TaskManager[T]: ...
     @overload
     @classmethod
-    def init(
-        cls,
-        db: Database = None,
-        *,
-        concurrency: int = 1,
-        streamdb: Database = None,
-        processor: ProcessorOptions | Mapping[str, object] | None = None,
-        namespace: str = "tt",
-        consumer_id: str | None = None,
-        lease: Duration = 30.0,
-        grace: Duration = 25.0,
-        retention: Duration = 300.0,
-        unknown_event_grace: Duration = 60.0,
-        max_data_bytes: int = 524_288,
-    ) -> TaskManager[Any]: ...
+    def init(cls, db: Database = None, **options: Unpack[ManagerOptions]) -> TaskManager[Any]: ...
     @classmethod
     def init(cls, db: Database = None, **options: Any) -> TaskManager[Any]:
         """Make the manager of this process, or return it.
@@ -349,7 +328,7 @@ class TaskManager(Handlers[A], Generic[A]):
         Raises:
             RuntimeError: inside a handler (it would wait for itself), or not entered.
         """
-        engine = self._open("stop")
+        engine = self._open("stop()")
         if engine.consumer is not None and engine.consumer.is_inside_handler():
             raise RuntimeError("stop() inside a handler would wait for itself")
         return await engine.stop(self._settings.grace if grace is None else _grace("grace", grace))
@@ -384,7 +363,7 @@ class TaskManager(Handlers[A], Generic[A]):
                 "handle_signals=True: signals can be listened to in the main thread only"
             )
         async with self:
-            engine = self._open("run")
+            engine = self._open("run()")
             starting = anyio.CancelScope()
 
             def on_signal() -> None:
@@ -405,7 +384,7 @@ class TaskManager(Handlers[A], Generic[A]):
                 return await engine.stop(self._settings.grace)
 
     async def _stop_when_idle(self, queues: Iterable[str] | None) -> None:
-        engine = self._open("run")
+        engine = self._open("run()")
         await self.until_idle(queues)
         await engine.stop(self._settings.grace)
 
@@ -416,9 +395,11 @@ class TaskManager(Handlers[A], Generic[A]):
         not count.
 
         Args:
-            queues: default: the queues that have a handler here.
+            queues: default: the queues that are served; before `start()` all that have a handler.
         """
-        engine = self._open("until_idle")
+        engine = self._open("until_idle()")
+        if queues is None and engine.served:
+            queues = engine.served
         await engine.until_idle(self._served(queues))
 
     def _served(self, queues: Iterable[str] | None) -> list[str]:
@@ -444,7 +425,7 @@ class TaskManager(Handlers[A], Generic[A]):
         engine = self._engine
         if engine is None or engine.state not in ("connected", "running", "stopping"):
             raise RuntimeError(
-                f"{what}() on a TaskManager in state {self.state!r}: enter it first"
+                f"{what} on a TaskManager in state {self.state!r}: enter it first"
                 " (async with tasks: …)"
             )
         return engine
@@ -482,7 +463,7 @@ class TaskManager(Handlers[A], Generic[A]):
         Raises:
             As `emit`; the error's note says which element it came from.
         """
-        broker = self._open("emit_many").broker
+        broker = self._open("emit_many()").broker
         plans = self._emitter.plan_many(emits)
         emitted = await broker.emit([plan.job for plan in plans])
         return [
@@ -527,7 +508,7 @@ class TaskManager(Handlers[A], Generic[A]):
 
     async def queues(self) -> list[str]:
         """The names of all queues that were ever emitted to or served, sorted."""
-        return await self._open("queues").broker.queues()
+        return await self._open("queues()").broker.queues()
 
     def schedules(self) -> Schedules:
         """The schedules of all queues."""
@@ -565,58 +546,6 @@ class TaskManager(Handlers[A], Generic[A]):
 
     def __repr__(self) -> str:
         return f"<TaskManager {self.state}, {len(self._registry)} handler(s)>"
-
-
-class _Access:
-    """How refs and queues reach the broker of a manager."""
-
-    def __init__(self, manager: TaskManager[Any]) -> None:
-        self._manager = manager
-
-    @property
-    def broker(self) -> Broker:
-        return self._manager._open("this call").broker
-
-    @property
-    def retention_ms(self) -> int:
-        return self._manager._settings.retention_ms
-
-    def cancel_noted(self, queue: str, job_id: str, reason: str) -> None:
-        engine = self._manager._engine
-        if engine is not None and engine.consumer is not None:
-            feed = engine.consumer.feeds.get(queue)
-            if feed is not None:
-                feed.cancel(job_id, reason)
-
-
-class _ManagerOutlet:
-    """What the contexts of a manager emit through."""
-
-    def __init__(self, manager: TaskManager[Any]) -> None:
-        self._manager = manager
-
-    def child(
-        self, attempt: Attempt, event: Event, data: object, options: EmitOptions
-    ) -> JobRef[Any]:
-        return self._manager._emitter.child(attempt, self._manager._access, event, data, options)
-
-    def post(self, event: Event, data: object, options: EmitOptions) -> JobRef[Any]:
-        engine = self._manager._open("get_context().emit")
-        plan = self._manager._emitter.plan_job(event, data, options)
-        engine.postbox.post(plan.job)
-        return plan.early_ref(self._manager._access)
-
-    async def send(
-        self, event: Event, data: object, options: EmitOptions, parent_id: str | None
-    ) -> JobRef[Any]:
-        manager = self._manager
-        broker = manager._open("emit").broker
-        plan = manager._emitter.plan(event, data, options, parent_id=parent_id)
-        if isinstance(plan, SchedulePlan):
-            schedule = await declare(broker, plan, replace=True)
-            return plan.ref(manager._access, schedule.next_at_ms)
-        [emitted] = await broker.emit([plan.job])
-        return plan.ref(manager._access, created=emitted.created)
 
 
 def _grace(name: str, value: object) -> float:

@@ -131,6 +131,15 @@ def test_a_reason_may_be_any_text(desk: Desk) -> None:
     assert desk.read(job_id).why == reason
 
 
+def test_a_reason_that_utf8_cannot_say_is_kept_as_far_as_it_can(desk: Desk) -> None:
+    clerk = desk.clerk()
+    delivery = clerk.start()
+
+    assert clerk.end(delivery, Die("half a \ud83d")) is Applied.APPLIED
+
+    assert desk.read(delivery.token.job_id).why == "half a ?"
+
+
 def test_a_running_job_that_was_given_back_is_cancelled_and_its_request_with_it(
     desk: Desk,
 ) -> None:

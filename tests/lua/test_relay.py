@@ -47,6 +47,7 @@ def test_children_exist_only_if_their_parent_completed(desk: Desk) -> None:
     second = clerk.take_one()
 
     stale = clerk.commit(clerk.outcome(delivery, children=[child]))
+    assert desk.counts().emitted == 1
     done = clerk.commit(clerk.outcome(second, children=[child]))
     again = clerk.commit(clerk.outcome(second, children=[child]))
 

@@ -86,10 +86,11 @@ def test_entries_are_as_old_as_their_ids_say(desk: Desk) -> None:
     for entry, job_id in zip(("9-10", "10-2", "10-10"), ids, strict=True):
         desk.do("XADD", desk.keys.stream(0), entry, "i", job_id)
         desk.do("HSET", desk.keys.job(job_id), "e", entry)
-    for name in ("z:1", "y:1", "a:1"):
-        dead = desk.clerk(name)
-        dead.take_one()
-        dead.die()
+    dead = [desk.clerk(name) for name in ("z:1", "y:1", "a:1")]
+    for clerk in dead:
+        clerk.take_one()
+    for clerk in dead:
+        clerk.die()
 
     assert desk.clerk("heir:1").take_ids(3) == ids
 

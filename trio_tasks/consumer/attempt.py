@@ -19,10 +19,10 @@ from trio_tasks.broker import DebounceAsk, Delivery, Outcome, Record
 from trio_tasks.consumer.drive import drive
 from trio_tasks.consumer.held import Held
 from trio_tasks.context import CancelReason, end_attempt
-from trio_tasks.errors import SerializationError
+from trio_tasks.errors import LeaseLostError, SerializationError
 from trio_tasks.job import Job
-from trio_tasks.processor.dead_letter import error_json
-from trio_tasks.processor.decisions import Complete, Run, Verdict
+from trio_tasks.processor.dead_letter import EXHAUSTED, SHOULD_RETRY_RAISED, error_json
+from trio_tasks.processor.decisions import Complete, Die, Retry, Run, Verdict
 from trio_tasks.processor.facts import JobFacts
 from trio_tasks.processor.inputs import (
     BadData,
@@ -113,7 +113,7 @@ class Attempts:
             facts, _handed_out(delivery, handling), now_ms=held.now_ms, jitter=0.5
         )
         if not isinstance(decision, Run):
-            self._end(held, handling, facts, decision)
+            self._end(held, handling, facts, decision, error=_lost_attempt(facts, decision))
             return
         assert record is not None
         assert handling is not None
@@ -297,6 +297,8 @@ class Attempts:
             facts, happened, now_ms=held.now_ms, jitter=environment.jitter()
         )
         assert not isinstance(decision, Run), "only a hand-out is answered with Run"
+        if error is not None:
+            _log_failure(processor, facts, decision, error)
         self._end(held, handling, facts, decision, error=error)
 
     def _end(
@@ -338,6 +340,51 @@ class Attempts:
 
 class _AbandonedError(BaseException):
     """A sync handler's thread was left behind: its job is left to its lease."""
+
+
+def _log_failure(
+    processor: Processor, facts: JobFacts, decision: Verdict, error: BaseException
+) -> None:
+    """One line for a failed attempt: the error's type, not its text, which may hold data."""
+    name, kind = facts.id, type(error).__qualname__
+    match decision:
+        case Retry():
+            log.info(
+                "job %r (%s): attempt %d failed with %s, again in %.3f s",
+                name,
+                facts.event,
+                facts.attempt,
+                kind,
+                decision.delay_ms / 1000,
+            )
+        case Die():
+            log.warning(
+                "job %r (%s): attempt %d failed with %s, dead: %s",
+                name,
+                facts.event,
+                facts.attempt,
+                kind,
+                decision.reason,
+            )
+        case _:
+            pass  # asked for by the handler, or no failure of its own
+    if isinstance(decision, Die) and decision.reason == SHOULD_RETRY_RAISED:
+        objection = processor.judge(error, facts.attempt).objection
+        log.error(
+            "should_retry of event %r raised %s: that counts as no",
+            facts.event,
+            type(objection).__qualname__,
+        )
+
+
+def _lost_attempt(facts: JobFacts, decision: Verdict) -> LeaseLostError | None:
+    """What to say of a job whose last attempt ended without an outcome."""
+    if not isinstance(decision, Die) or decision.reason != EXHAUSTED:
+        return None
+    return LeaseLostError(
+        f"attempt {facts.attempt - 1} ended without an outcome: its worker died, or was silent for"
+        " longer than its lease"
+    )
 
 
 def facts_of(delivery: Delivery) -> JobFacts:

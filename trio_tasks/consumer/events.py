@@ -97,11 +97,13 @@ class Events:
 
     def __init__(self) -> None:
         self._streams: weakref.WeakSet[EventStream] = weakref.WeakSet()
+        self._listened = False  # asked on the hot path, where the length of the set costs 0.5 µs
 
     def listen(self) -> EventStream:
         """Receive what happens from now on, for as long as the stream is referred to."""
         stream = EventStream()
         self._streams.add(stream)
+        self._listened = True
         return stream
 
     def close(self) -> None:
@@ -111,7 +113,7 @@ class Events:
 
     def publish(self, kind: str, held: Held, state: JobState) -> None:
         """Tell the listeners, if there are any."""
-        if not self._streams:
+        if not self._listened:
             return
         token = held.delivery.token
         record = held.delivery.record

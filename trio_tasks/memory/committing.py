@@ -58,7 +58,7 @@ def commit(queue: QueueStore, outcome: Outcome, now_ms: int) -> Applied:
         job.now.given_back, job.now.reopens = _name(token), outcome.reopen or job.now.reopens
     if outcome.attempts is not None:
         job.now.attempts = outcome.attempts
-    if outcome.error is not None:
+    if outcome.error is not None and not isinstance(verdict, Complete):
         job.now.error = outcome.error
     return applied
 

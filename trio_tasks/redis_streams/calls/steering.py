@@ -8,7 +8,7 @@ import msgspec
 
 from trio_tasks.broker import TOMBSTONE_MS, CancelAnswer
 from trio_tasks.redis_streams.calls.emitting import Argument
-from trio_tasks.redis_streams.calls.values import found, items, text, whole
+from trio_tasks.redis_streams.calls.values import encoded, found, items, text, whole
 from trio_tasks.redis_streams.keys import QueueKeys
 from trio_tasks.redis_streams.replies import Reply
 from trio_tasks.redis_streams.scripts import Call, parser, script
@@ -29,7 +29,8 @@ def cancel(
 
     Repeating it is harmless (the second call finds the job cancelled, and answers FINAL).
     """
-    args: list[Argument] = [keys.prefix, tombstone_ms, job_id, number or "-", reason, retention_ms]
+    args: list[Argument] = [keys.prefix, tombstone_ms, job_id, number or "-"]
+    args += (encoded(reason), retention_ms)
     return Call(
         script("cancel"), keys.fixed, args, parser("cancel", lambda r: CancelAnswer(text(r)))
     )

@@ -41,7 +41,15 @@ from trio_tasks.processor.decisions import (
     Skip,
 )
 from trio_tasks.redis_streams.calls.emitting import Argument, job_arguments
-from trio_tasks.redis_streams.calls.values import found, items, optional_ms, raw, text, whole
+from trio_tasks.redis_streams.calls.values import (
+    encoded,
+    found,
+    items,
+    optional_ms,
+    raw,
+    text,
+    whole,
+)
 from trio_tasks.redis_streams.codec import decode_record
 from trio_tasks.redis_streams.keys import QueueKeys
 from trio_tasks.redis_streams.replies import Reply
@@ -161,7 +169,8 @@ def _full_row(queue: str, outcome: Outcome) -> list[Argument]:
         f" {outcome.generation} {unless} {outcome.event or '-'} {int(outcome.logged)}"
         f" {len(children)}"
     )
-    row: list[Argument] = [outcome.token.job_id, outcome.token.entry, words, reason, body or b""]
+    token = outcome.token
+    row: list[Argument] = [token.job_id, token.entry, words, encoded(reason), body or b""]
     for child in children:
         row.append("" if child.queue == queue else child.queue)
         row += job_arguments(child)

@@ -1,4 +1,7 @@
-"""The few shapes of which all replies are made. A wrong one is a `TypeError`; see `parser`."""
+"""The few shapes of which arguments and replies are made.
+
+A wrong reply is a `TypeError`; see `parser`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,12 @@ from typing import cast
 
 from trio_tasks.redis_streams.replies import Reply
 
-__all__ = ["found", "items", "optional_ms", "raw", "text", "whole"]
+__all__ = ["encoded", "found", "items", "optional_ms", "raw", "text", "whole"]
+
+
+def encoded(words: str) -> bytes:
+    """Text that people gave, for an argument. Lone surrogates, which UTF-8 has not, become `?`."""
+    return words.encode("utf-8", "replace")
 
 
 def items(reply: Reply) -> list[Reply]:

@@ -17,10 +17,8 @@ local function claim(level, incarnation, want)
     if name == RELEASED or not call('ZSCORE', LEASES, name) then
       left = left + owned
       owners[#owners + 1] = name
-      if owned > 0 then
-        for _, row in ipairs(call('XPENDING', STREAM .. level, 'g', '-', '+', want, name)) do
-          rows[#rows + 1] = row
-        end
+      for _, row in ipairs(call('XPENDING', STREAM .. level, 'g', '-', '+', want, name)) do
+        rows[#rows + 1] = row
       end
     end
   end

@@ -88,7 +88,7 @@ local function commit(i, sections)
       end
       answers[#answers + 1] = answer
       if ack then acks[#acks + 1] = entry end
-      if idle and answer ~= 'E' then spent[place] = true end
+      spent[place] = true
     end
   end
   for level, entries in pairs(acked) do
