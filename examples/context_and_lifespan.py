@@ -1,6 +1,6 @@
 """What handlers share: opened when work begins, closed when the last handler has ended."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -11,7 +11,7 @@ from trio_tasks import Context, Job, TaskManager
 
 @dataclass
 class Database:
-    rows: list[str] = field(default_factory=list)
+    rows: list[str] = field(default_factory=list[str])
 
     async def insert(self, row: str) -> int:
         await trio.sleep(0.01)
@@ -25,7 +25,7 @@ class App:
 
 
 @asynccontextmanager
-async def open_app() -> AsyncIterator[App]:
+async def open_app() -> AsyncGenerator[App]:
     print("opening the database")
     yield App(db=Database())
     print("closing the database")

@@ -5,10 +5,13 @@ import trio
 from trio_tasks import Context, Job, TaskManager
 
 tasks = TaskManager(concurrency=2)
+both_run = trio.Event()
 
 
 @tasks.handler("work")
 async def work(job: Job[float], ctx: Context[object]) -> None:
+    if job.data > 1:
+        both_run.set()
     try:
         await trio.sleep(job.data)
         print(f"the job of {job.data} s has finished")
@@ -22,7 +25,7 @@ async def main() -> None:
         await tasks.start()
         for seconds in (0.2, 30.0):
             await tasks.emit(work, seconds)
-        await trio.sleep(0.1)
+        await both_run.wait()
         print("stopping, with a grace of half a second")
         print(await tasks.stop(grace=0.5))
         [left] = await tasks.queue("default").jobs(state="queued")

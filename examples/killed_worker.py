@@ -64,6 +64,8 @@ async def session(directory: str) -> None:
             print(f"{name}: {stats.completed} completed, {stats.dead} dead", flush=True)
         workers["B"].terminate()  # SIGTERM: it stops gracefully
 
+
+def count(directory: str) -> None:
     runs = Path(directory, "effects").read_text().splitlines()
     mails = {tuple(run.split()[1:]) for run in runs if run.startswith("mail")}
     print("orders without a mail:", ORDERS - len({number for number, _id in mails}))
@@ -77,3 +79,4 @@ if __name__ == "__main__":
     else:
         with tempfile.TemporaryDirectory() as directory:
             trio.run(session, directory)
+            count(directory)

@@ -1,18 +1,18 @@
-"""The first steps: a handler, a child job, a log line, a retry, the DLQ and the way back.
+"""The first steps: a handler, a child job, a log line, retries, the DLQ and the way back.
 
 Needs no server: without an address a private one is started, and it ends with this program.
 """
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import trio
 
-from trio_tasks import Context, Job, ProcessorOptions, RetryPolicy, TaskManager
+from trio_tasks import Context, Job, JobFailedError, ProcessorOptions, RetryPolicy, TaskManager
 
 
 @dataclass
 class App:
-    greeting: str
     mail_server_up: bool = False
 
 
@@ -22,7 +22,7 @@ class User:
     mail: str
 
 
-app = App(greeting="Welcome")
+app = App()
 tasks = TaskManager.init(
     ctx=app,
     concurrency=4,
@@ -33,34 +33,34 @@ tasks = TaskManager.init(
 @tasks.handler("process-user")
 async def process_user(job: Job[User], ctx: Context[App]) -> str:
     job.logger(f"processing {job.data.name}")
-    ctx.emit(send_email, job.data)  # stored together with this job's completion, or not at all
-    return f"{job.data.name} is processed"
+    child = ctx.emit(send_email, job.data)  # stored together with this job's completion, or never
+    return child.id
 
 
-@tasks.handler("send-email", queue="emails")
+@tasks.handler("send-email")
 async def send_email(job: Job[User], ctx: Context[App]) -> str:
-    print(f"  send-email to {job.data.mail}: attempt {job.attempt} of {job.attempts}")
+    age = (datetime.now(UTC) - job.emitted_at).total_seconds()
+    print(f"  attempt {job.attempt} of {job.attempts}, {age:.1f} s after the emit")
     if not ctx.app.mail_server_up:
         raise ConnectionError("the mail server is down")
-    return f"{ctx.app.greeting}, {job.data.name}!"
+    return f"Welcome, {job.data.name}!"
 
 
 async def main() -> None:
     async with tasks:
         await tasks.start()
-        ref = await tasks.emit(process_user, User("Ada", "ada@example.org"))
-        print("result:", await ref.result(timeout=5))
-        print("log:", [line.message for line in (await ref.info()).logs])
-
-        emails = tasks.queue("emails")
-        while not (dead := await emails.dead_letters()):  # two retries, about 0.2 and 0.4 s later
-            await trio.sleep(0.1)
-        print("dead:", dead[0].id, dead[0].reason, dead[0].error and dead[0].error.message)
+        user = await tasks.emit(process_user, User("Ada", "ada@example.org"))
+        mail = tasks.ref(send_email, await user.result())
+        print("log:", [line.message for line in (await user.info()).logs])
+        try:
+            await mail.result()  # two retries, after about 0.2 and 0.4 s
+        except JobFailedError as error:
+            print(f"{error.state}, {error.reason}:", error.error and error.error.message)
 
         app.mail_server_up = True
-        await emails.requeue(dead[0].id)
-        print("requeued:", await emails.ref(dead[0].id).result(timeout=5))
-        print("stopped:", await tasks.stop())
+        await tasks.queue("default").requeue(mail.id)
+        print("requeued:", await mail.result())
+        print(await tasks.stop())
 
 
 if __name__ == "__main__":

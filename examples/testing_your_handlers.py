@@ -7,7 +7,7 @@ from typing import Any
 import trio
 import trio.testing
 
-from trio_tasks import Context, Job, TaskManager
+from trio_tasks import Context, Emit, Job, TaskManager
 from trio_tasks.testing import FakeContext, make_job
 
 tasks = TaskManager("memory://", concurrency=2)
@@ -29,7 +29,7 @@ async def send(job: Job[str]) -> None:
 async def test_daily_emits_a_mail() -> None:
     ctx = FakeContext(None)
     await daily(make_job(None, scheduled_for=datetime(2026, 5, 4, tzinfo=UTC)), ctx)
-    assert [emit.event for emit in ctx.emitted] == [send]
+    assert ctx.emitted == [Emit(send, "report of 04 May")]
 
 
 async def test_a_month() -> None:

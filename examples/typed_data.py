@@ -44,7 +44,8 @@ async def main() -> None:
         receipt = await (await tasks.emit(charge, order)).result(timeout=5)
         print(type(receipt).__name__, receipt.total, receipt.order == order.id)
 
-        for wrong in ({"id": "no uuid", "ordered": "2026-05-04", "lines": []}, {"a", "set"}, 1e400):
+        wrongs: list[object] = [{"id": "no uuid", "ordered": "2026-05-04"}, {"a", "set"}, 1e400]
+        for wrong in wrongs:  # by name a type checker cannot know what fits; emit() does
             try:
                 await tasks.emit("charge", wrong)
             except SerializationError as error:

@@ -85,6 +85,21 @@ def test_a_job_that_does_not_run_is_never_moved_off_the_table(
         assert any(row.source is state and row.step is decision.step for row in TABLE)
 
 
+@given(
+    strategies.processors(),
+    strategies.job_facts,
+    st.sampled_from([state for state in JobState if state is not JobState.RUNNING]),
+    st.sampled_from([KNOWN, DebounceAnswered(None)]),
+)
+def test_only_a_running_job_is_let_run(
+    processor: Processor, job: JobFacts, state: JobState, happened: Input
+) -> None:
+    job = msgspec.structs.replace(job, attempt=1, deadline_at_ms=None)
+    assert processor.decide(job, happened, now_ms=0) == Run()
+    with pytest.raises(IllegalTransitionError):
+        processor.decide(msgspec.structs.replace(job, state=state), happened, now_ms=0)
+
+
 # --- a hand-out -------------------------------------------------------------------------------
 
 

@@ -23,6 +23,7 @@ from msgspec.structs import replace
 from tests.contract.world import Backdoor
 from trio_tasks.broker import (
     RECORD_VERSION,
+    Applied,
     Broker,
     Debounce,
     DebounceAsk,
@@ -173,6 +174,16 @@ class Spoil:
 
 
 @dataclass(frozen=True, slots=True)
+class List:
+    """A page of jobs, after the first one of the list, or from it on."""
+
+    queue: int
+    state: Literal[JobState.QUEUED, JobState.RUNNING]
+    limit: int
+    after_first: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Declare:
     name: Literal["s", "t"]
     definition: Literal["1", "2"]
@@ -214,6 +225,7 @@ Operation: TypeAlias = (
     | Worker
     | TakeHint
     | Spoil
+    | List
     | Declare
     | MakeDue
     | Tick
@@ -274,6 +286,13 @@ joins = st.builds(Join, queue=some_queue, events=st.sampled_from([("e",), ("f",)
 fates = st.builds(Worker, worker=numbers, does=st.sampled_from(["beat", "leave", "die", "die"]))
 hints = st.builds(TakeHint, queue=some_queue)
 spoils = st.builds(Spoil, job=numbers)
+lists = st.builds(
+    List,
+    queue=some_queue,
+    state=st.sampled_from([JobState.QUEUED, JobState.RUNNING]),
+    limit=st.integers(1, 3),
+    after_first=st.booleans(),
+)
 declares = st.builds(
     Declare,
     name=names,
@@ -288,7 +307,7 @@ operations: st.SearchStrategy[Operation] = st.sampled_from(
     + [steps] * 20
     + [asks, cancels, requeues, relays] * 3
     + [declares, ticks, st.builds(MakeDue, name=names), joins, fates] * 2
-    + [logs, pauses, hints, spoils, st.builds(RemoveSchedule, name=names)]
+    + [logs, pauses, hints, spoils, lists, st.builds(RemoveSchedule, name=names)]
 ).flatmap(lambda kind: kind)
 
 
@@ -337,6 +356,8 @@ class _Both:
         self._counter = itertools.count(1)
         self._sent: list[NewJob] = []
         self._ids: dict[tuple[str, str], None] = {}
+        self._alive: list[int] = []
+        self._open: list[int] = []
 
     async def do(self, operation: Operation) -> None:
         match operation:
@@ -352,7 +373,7 @@ class _Both:
             case CancelJob():
                 await self._cancel(operation)
             case Requeue():
-                queue, job_id = self._known(operation.job)
+                queue, job_id = await self._mostly_dead(operation.job)
                 await self._agree(lambda side: _requeue(side, queue, job_id))
             case Pause():
                 queue, paused = QUEUES[operation.queue], operation.paused
@@ -370,6 +391,8 @@ class _Both:
                 # One may be wasted, none may be missing: the memory broker gives those alone
                 # that the protocol asks for.
                 assert given >= asked, f"no hint that there is work in {queue}"
+            case List():
+                await self._list(operation)
             case Spoil():
                 await self._spoil(operation)
             case Declare() | MakeDue() | Tick() | RemoveSchedule():
@@ -410,9 +433,14 @@ class _Both:
             lambda side: side.workers[worker].step(of(side), step.want),
             lambda reply: (list(reply.applied), reply.relay, _taken_view(reply.taken)),
         )
+        for (start, *_), applied in zip(outcomes, replies[0].applied, strict=True):
+            if start in self._open and applied is not Applied.REFUSED:
+                self._open.remove(start)
+        first = len(self._sides[0].starts)
         for side, reply in zip(self._sides, replies, strict=True):
             if reply.taken is not None:
                 side.starts += reply.taken.deliveries
+        self._open += range(first, len(self._sides[0].starts))
 
     def _outcome(
         self, delivery: Delivery, end: End, verdict: Verdict, children: list[NewJob]
@@ -504,6 +532,7 @@ class _Both:
             events=join.events,
             lease_ms=2 * HOUR_MS,
         )
+        self._alive.append(len(self._sides[0].workers))
         for side in self._sides:
             side.workers.append(
                 await side.broker.register(registration, have=list, lost=_nothing_is_lost)
@@ -511,6 +540,8 @@ class _Both:
 
     async def _worker(self, what: Worker) -> None:
         worker, queue = self._worker_of(what.worker)
+        if what.does != "beat" and worker in self._alive:
+            self._alive.remove(worker)
         match what.does:
             case "beat":
                 await self._agree(
@@ -529,6 +560,16 @@ class _Both:
         if await self._sides[0].broker.read(queue, [job_id]) != [None]:
             for side in self._sides:
                 await side.backdoor.spoil(queue, job_id, b"\xc1")
+
+    async def _list(self, page: List) -> None:
+        queue, after = QUEUES[page.queue], None
+        if page.after_first:
+            first = await self._sides[0].broker.jobs(queue, page.state, limit=1)
+            after = first[0].id if first else "nobody"
+        await self._agree(
+            lambda side: side.broker.jobs(queue, page.state, limit=page.limit, after=after),
+            lambda jobs: [job.id for job in jobs],
+        )
 
     async def _schedule(self, what: Declare | MakeDue | Tick | RemoveSchedule) -> None:
         match what:
@@ -573,7 +614,7 @@ class _Both:
         seen = [i for i, s in enumerate(self._sides[0].seen) if s.name == tick.name]
         if not seen:
             return
-        which = seen[tick.seen % len(seen)]
+        which = _mostly(tick.seen, seen[-1:], seen)
         schedule = self._sides[0].seen[which]
         job = NewJob(
             id=f"{schedule.name}:{schedule.next_at_ms}",
@@ -596,19 +637,30 @@ class _Both:
         return from_ms + 60_000 * next(self._counter)
 
     def _worker_of(self, number: int) -> tuple[int, str]:
+        """A worker, mostly one that nobody has killed."""
         workers = self._sides[0].workers
-        index = number % len(workers)
+        index = _mostly(number, self._alive, range(len(workers)))
         return index, workers[index].queue
 
     def _start(self, number: int, queue: str) -> int | None:
-        """A start of this queue; small numbers are the latest ones."""
-        starts = [i for i, s in enumerate(self._sides[0].starts) if s.token.queue == queue]
-        return starts[-1 - number % len(starts)] if starts else None
+        """A start of this queue, mostly one that no outcome was committed for."""
+        starts = self._sides[0].starts
+        all_ = [i for i, start in enumerate(starts) if start.token.queue == queue]
+        open_ = [i for i in self._open if starts[i].token.queue == queue]
+        return _mostly(number, open_, all_) if all_ else None
 
     def _known(self, number: int) -> tuple[str, str]:
-        """A job that may be there; small numbers are the latest ones."""
+        """A job that may be there."""
         ids = list(self._ids) or [("a", "nobody")]
         return ids[-1 - number % len(ids)]
+
+    async def _mostly_dead(self, number: int) -> tuple[str, str]:
+        """A job, mostly a dead one."""
+        dead: list[tuple[str, str]] = []
+        for queue in QUEUES:
+            jobs = await self._sides[0].broker.jobs(queue, JobState.DEAD, limit=1000)
+            dead += sorted((queue, job.id) for job in jobs)
+        return _mostly(number, dead, list(self._ids) or [("a", "nobody")])
 
     def _job(self, spec: Spec) -> NewJob:
         if spec.name == "again" and self._sent:
@@ -668,6 +720,13 @@ class _Both:
         await self._agree(lambda side: side.broker.schedules("a"))
         for side in self._sides:
             assert await side.backdoor.defects() == []
+
+
+def _mostly(number: int, likely: Sequence[T], all_: Sequence[T]) -> T:
+    """Three times of four one of the likely ones, if there are any; zero is the latest."""
+    number, rest = divmod(number, 4)
+    chosen = likely if rest < 3 and likely else all_
+    return chosen[-1 - number % len(chosen)]
 
 
 async def _requeue(side: Side, queue: str, job_id: str) -> bool | None:

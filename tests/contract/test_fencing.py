@@ -165,6 +165,34 @@ async def test_a_stale_outcome_does_not_hold_up_the_others_of_its_step(world: Wo
     ]
 
 
+async def test_a_stale_outcome_does_not_hide_the_present_start_of_the_same_job(
+    world: World,
+) -> None:
+    job_id = await world.emit()
+    dead, heir = await world.worker("dead"), await world.worker("heir")
+    stale = dead.outcome(await dead.take_one(), result=b"1")
+    await world.kill(dead)
+    present = heir.outcome(await heir.take_one(), result=b"2")
+
+    assert await heir.commit(stale, present) == [Applied.STALE, Applied.APPLIED]
+
+    assert (await world.read(job_id)).result == b"2"
+
+
+async def test_one_start_ends_once_in_a_step(world: World) -> None:
+    job_id = await world.emit()
+    worker = await world.worker()
+    delivery = await worker.take_one()
+
+    applied = await worker.commit(
+        worker.outcome(delivery, Release(counted=False, began=True)),
+        worker.outcome(delivery, Release(counted=False, began=True)),
+    )
+
+    assert applied == [Applied.APPLIED, Applied.REPEATED]
+    assert (await world.read(job_id)).interruptions == 1
+
+
 async def test_an_outcome_of_a_requeued_jobs_former_generation_is_stale(world: World) -> None:
     job_id = await world.emit()
     worker = await world.worker()

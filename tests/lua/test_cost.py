@@ -99,6 +99,19 @@ def test_retries_do_not_fall_back_to_a_request_for_each_fence(desk: Desk) -> Non
     assert commands.total() <= 4 * JOBS + 10
 
 
+def test_stale_outcomes_do_not_either(desk: Desk) -> None:
+    clerk, heir = desk.clerk("w:1"), desk.clerk("heir:1")
+    desk.send(*(desk.job() for _ in range(JOBS)))
+    outcomes = [clerk.outcome(delivery) for delivery in clerk.take(JOBS)]
+    clerk.die()
+    heir.take(JOBS)
+    reset(desk)
+
+    clerk.commit(*outcomes)
+
+    assert desk.commands()["xpending"] == 1
+
+
 def test_a_waiting_job_of_200_bytes_fits_into_800(desk: Desk) -> None:
     job_id = desk.emit()
     blob = b"x" * 250  # the data, the event's name and what msgpack adds

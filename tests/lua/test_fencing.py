@@ -84,6 +84,14 @@ def test_an_outcome_of_a_start_that_was_taken_over_changes_nothing(
     assert (desk.record(stale.token.job_id), desk.counts(), desk.pending()) == before
 
 
+def test_a_stale_outcome_does_not_hide_the_present_one_in_the_same_step(desk: Desk) -> None:
+    dead, stale, present = superseded(desk)
+
+    applied = dead.commit(dead.outcome(stale), dead.outcome(present))
+
+    assert applied == [Applied.STALE, Applied.APPLIED]
+
+
 def test_who_got_the_job_back_is_not_mistaken_for_its_former_start(desk: Desk) -> None:
     """w1 → w2 → w1: an owner check alone would let the first start pass."""
     one, two = desk.clerk("one:1"), desk.clerk("two:1")

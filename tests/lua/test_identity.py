@@ -49,6 +49,22 @@ def test_a_repeated_emit_of_a_chosen_id_is_known_by_its_number(desk: Desk) -> No
     assert desk.state("nightly") is JobState.COMPLETED
 
 
+def test_an_emit_of_a_delayed_id_changes_nothing_but_its_numbers(desk: Desk) -> None:
+    first, second = desk.job("nightly", delay_ms=60_000), desk.job("nightly")
+    desk.send(first)
+    before = desk.record("nightly")
+
+    assert desk.send(second) == [False]
+
+    assert desk.record("nightly") == {**before, "n": f"{second.number} {first.number}"}
+
+
+def test_a_minted_job_has_no_emit_number(desk: Desk) -> None:
+    job_id = desk.emit(delay_ms=60_000)
+
+    assert set(desk.record(job_id)) == {"s", "p", "due", "why"}
+
+
 def test_an_emit_of_an_unfinished_id_is_attached_to_it(desk: Desk) -> None:
     first, second = desk.job("nightly"), desk.job("nightly")
     assert desk.send(first, second, second) == [True, False, False]
@@ -79,6 +95,7 @@ def test_a_chosen_id_that_has_ended_begins_a_new_life(desk: Desk, verdict: Verdi
     assert desk.ttl_ms(desk.keys.job("nightly")) == -1
     assert desk.do("EXISTS", desk.keys.log("nightly")) == 0
     assert desk.listed(JobState.DEAD) == []
+    assert desk.events() == ["nightly", "nightly"]
     delivery = clerk.take_one()
     assert (delivery.attempt, delivery.generation, delivery.requeued) == (1, 1, False)
 
@@ -169,6 +186,7 @@ def test_a_requeued_job_is_as_if_it_were_new_but_for_its_generation(desk: Desk) 
     expected = {"s": "q", "p": "4", "gen": "1", "rq": "1", "n": job.number}
     assert record == {**expected, "e": record["e"]}
     assert (desk.ttl_ms(desk.keys.job("nightly")), desk.listed(JobState.DEAD)) == (-1, [])
+    assert desk.events() == ["nightly"] * 3
     again_ = clerk.take_one()
     assert (again_.attempt, again_.generation, again_.requeued) == (1, 1, True)
     assert again_.deadline_at_ms is None
@@ -189,6 +207,14 @@ def test_one_requeue_per_generation(desk: Desk) -> None:
     assert desk.listed(JobState.DEAD) == [job_id]
     assert requeue(desk, job_id, 1) is RequeueAnswer.REQUEUED
     assert desk.read(job_id).generation == 2
+
+
+def test_a_tombstone_is_not_requeued(desk: Desk) -> None:
+    clerk = desk.clerk()
+    job_id = desk.emit()
+    clerk.end(clerk.take_one(), retention_ms=0)
+
+    assert requeue(desk, job_id, 0) is RequeueAnswer.MISSING
 
 
 def test_a_job_that_nobody_knows_is_not_requeued(desk: Desk) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from redis.exceptions import ResponseError
 
 from tests.lua.desk import LEASE_MS, Clerk, Desk
 from trio_tasks.broker import Applied, TakeStatus
@@ -170,6 +171,70 @@ def test_a_start_that_counted_before_still_counts_after_a_give_back(desk: Desk) 
     assert clerk.take_one().attempt == 2
 
 
+def test_a_first_start_that_is_given_back_leaves_no_attempt_in_the_record(desk: Desk) -> None:
+    clerk = desk.clerk()
+    job_id = clerk.start().token.job_id
+
+    clerk.own([])
+
+    assert set(desk.record(job_id)) == {"s", "e", "p", "gb"}
+
+
+def test_own_drops_entries_without_a_job(desk: Desk) -> None:
+    clerk = desk.clerk()
+    ghost, stranger = clerk.start(), clerk.start()
+    desk.do("DEL", desk.keys.job(ghost.token.job_id))
+    desk.do("HSET", desk.keys.job(stranger.token.job_id), "e", "1-1")
+    desk.sound = False
+
+    assert clerk.own([]).status is OwnStatus.OWNED
+
+    assert (desk.length(), desk.pending(), desk.meta("df")) == (0, {}, "2")
+    assert desk.do("EXISTS", desk.keys.job(ghost.token.job_id)) == 0
+
+
+def test_own_answers_where_a_group_is_gone(desk: Desk) -> None:
+    clerk = desk.clerk()
+    high, low = clerk.start(priority=1), clerk.start()
+    desk.do("XGROUP", "DESTROY", desk.keys.stream(1), "g")
+
+    assert clerk.own([high.token, low.token]).lost == [high.token]
+    desk.clerk("w:2")
+
+
+def test_own_looks_through_any_number_of_starts(desk: Desk) -> None:
+    clerk = desk.clerk()
+    for _ in range(5):
+        desk.send(*(desk.job() for _ in range(250)))
+    tokens = [delivery.token for delivery in clerk.take(1250)]
+
+    assert clerk.own(tokens[:1240]).lost == []
+
+    assert desk.pending() == {clerk.name: 1240, "~released": 10}
+
+
+def test_who_leaves_a_queue_without_streams_leaves(desk: Desk) -> None:
+    clerk = desk.clerk()
+    for level in range(10):
+        desk.do("DEL", desk.keys.stream(level))
+
+    assert clerk.leave()
+
+
+def test_a_member_knows_the_version_of_the_queue(desk: Desk) -> None:
+    desk.clerk()
+
+    assert desk.meta("v") == "1"
+
+
+def test_a_queue_whose_keys_are_of_another_kind_cannot_be_joined(desk: Desk) -> None:
+    desk.do("SET", desk.keys.stream(4), "not a stream")
+    desk.sound = False
+
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        desk.clerk()
+
+
 def test_own_tells_which_tokens_are_lost(desk: Desk) -> None:
     clerk = desk.clerk()
     mine, released, ended = clerk.start(), clerk.start(), clerk.start()
@@ -230,6 +295,7 @@ def test_who_leaves_owning_jobs_is_left_to_its_lease(desk: Desk) -> None:
     assert not leaver.leave()
 
     assert desk.pending() == {leaver.name: 1}
+    assert lease_of(desk, leaver) is not None
     assert heir.take() == []
     assert leaver.end(delivery) is Applied.APPLIED
     assert leaver.leave()

@@ -84,6 +84,13 @@ def test_pages_follow_one_another(desk: Desk, state: str) -> None:
     assert desk.listed(wanted, limit=0) == []
 
 
+def test_more_jobs_are_listed_than_one_look_brings(desk: Desk) -> None:
+    ids = {desk.emit(delay_ms=60_000) for _ in range(250)}
+
+    assert set(desk.listed(JobState.DELAYED, limit=1000)) == ids
+    assert len(desk.listed(JobState.DELAYED, limit=120)) == 120
+
+
 def test_jobs_in_other_states_are_not_listed(desk: Desk) -> None:
     with pytest.raises(ValueError, match="completed"):
         calls.jobs(desk.keys, JobState.COMPLETED, limit=1)

@@ -77,6 +77,50 @@ def test_an_ended_job_has_one_ttl_of_retention_and_tombstone(
     assert desk.length() == 0
 
 
+def test_a_later_attempts_result_is_kept_like_a_firsts(desk: Desk) -> None:
+    clerk = desk.clerk()
+    for result, retention_ms, kept in ((b'"x"', 9, True), (b"null", 9, False), (b'"x"', 0, False)):
+        first = clerk.start()
+        retry = clerk.outcome(first, Retry(0), attempts=7, error=b'"no"')
+        clerk.commit(retry)
+        assert desk.read(first.token.job_id).attempts == 7
+        second = clerk.take_one()
+        clerk.commit(clerk.outcome(second, result=result, retention_ms=retention_ms))
+
+        key = desk.keys.job(first.token.job_id)
+        assert desk.number("HEXISTS", key, "r") == kept
+        assert desk.word("HGET", key, "er") == ('"no"' if retention_ms else None)
+
+
+def test_a_null_result_of_a_later_attempt_is_null(desk: Desk) -> None:
+    clerk = desk.clerk()
+    clerk.end(clerk.start(), Retry(0))
+    delivery = clerk.take_one()
+    clerk.commit(clerk.outcome(delivery, result=b"null"))
+
+    stored = desk.read(delivery.token.job_id)
+    assert (stored.result, stored.error, stored.attempt) == (b"null", None, 2)
+
+
+def test_a_skipped_job_names_who_stood_in(desk: Desk) -> None:
+    clerk = desk.clerk()
+    first, second = clerk.start(), clerk.start()
+    clerk.commit(
+        clerk.outcome(first, Skip("debounced", by="other")), clerk.outcome(second, Skip("x"))
+    )
+
+    assert desk.read(first.token.job_id).by == "other"
+    assert desk.read(second.token.job_id).by is None
+
+
+def test_a_retry_without_an_error_stores_none(desk: Desk) -> None:
+    clerk = desk.clerk()
+    delivery = clerk.start()
+    clerk.end(delivery, Retry(60_000))
+
+    assert "er" not in desk.record(delivery.token.job_id)
+
+
 def test_a_job_without_retention_leaves_only_its_tombstone(desk: Desk) -> None:
     clerk = desk.clerk()
     delivery = clerk.start()
@@ -273,9 +317,16 @@ def test_a_superseded_start_writes_no_log(desk: Desk) -> None:
 def test_outcomes_of_many_jobs_are_one_event(desk: Desk) -> None:
     clerk = desk.clerk()
     ids = [desk.emit() for _ in range(3)]
-    clerk.commit(*(clerk.outcome(delivery) for delivery in clerk.take(3)))
+    verdicts = [Complete(), Retry(60_000), Die("x")]
+    deliveries = clerk.take(3)
+    clerk.commit(
+        *(
+            clerk.outcome(delivery, verdict)
+            for delivery, verdict in zip(deliveries, verdicts, strict=True)
+        )
+    )
 
-    assert desk.events() == [" ".join(ids)]
+    assert [set(batch.split()) for batch in desk.events()] == [set(ids)]
 
 
 def requeue(desk: Desk, job_id: str) -> None:

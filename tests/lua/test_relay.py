@@ -80,9 +80,11 @@ def test_a_child_for_another_queue_goes_through_the_outbox(desk: Desk, other: De
     assert other.read("chosen").priority == 3
     assert other.read("chosen").record == child.record
     assert desk.ask(calls.relay_done(desk.keys, [row.row])) == 1
-    assert desk.ask(calls.relay_done(desk.keys, [row.row])) == 0
-    assert desk.counts().outgoing == 0
     assert desk.events()[-1] == "", "who waits until all is idle looks again"
+    told = len(desk.events())
+    assert desk.ask(calls.relay_done(desk.keys, [row.row])) == 0
+    assert len(desk.events()) == told
+    assert desk.counts().outgoing == 0
 
 
 def test_a_plain_child_for_another_queue_is_plain_there(desk: Desk, other: Desk) -> None:
@@ -137,6 +139,23 @@ def test_the_record_of_a_relayed_child_waits_for_late_relays(desk: Desk, other: 
     assert 6 * TOMBSTONE_MS - 5_000 < left <= 6 * TOMBSTONE_MS
 
 
+def test_a_relayed_child_that_is_cancelled_or_requeued_waits_for_late_relays_too(
+    desk: Desk, other: Desk
+) -> None:
+    complete_with(desk, other.job("cancelled"), other.job("requeued", priority=1))
+    deliver(other, *rows_of(desk))
+    clerk = other.clerk("o:1")
+    clerk.end(clerk.take_one(), Die("x"))
+    other.ask(calls.requeue(other.keys, "requeued", generation=0))
+
+    clerk.end(clerk.take_one())
+    other.cancel("cancelled")
+
+    for job_id in ("cancelled", "requeued"):
+        left = other.ttl_ms(other.keys.job(job_id))
+        assert 6 * TOMBSTONE_MS - 5_000 < left <= 6 * TOMBSTONE_MS
+
+
 def test_a_child_that_was_under_way_for_too_long_arrives_dead(desk: Desk, other: Desk) -> None:
     long_ago = desk.now_ms() - RELAY_TOO_LATE_MS - 1_000
     complete_with(desk, other.job("chosen"))
@@ -153,6 +172,7 @@ def test_a_child_that_was_under_way_for_too_long_arrives_dead(desk: Desk, other:
     deliver(other, late)
 
     assert other.listed(JobState.DEAD) == ["chosen"]
+    assert other.events() == ["chosen"]
     stored = other.read("chosen")
     assert (stored.why, stored.attempt) == ("relayed_late", 0)
     assert stored.finished_at_ms is not None

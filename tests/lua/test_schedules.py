@@ -78,6 +78,17 @@ def test_an_unchanged_definition_keeps_its_template_unless_told_otherwise(desk: 
     assert stored(desk) == changed
 
 
+def test_an_unchanged_definition_keeps_its_lifetime_unless_told_otherwise(desk: Desk) -> None:
+    record, key = schedule(desk, expires_after_ms=50_000), desk.keys.schedule("nightly")
+    declare(desk, record)
+
+    declare(desk, replace(record, expires_after_ms=None))
+    assert 40_000 < desk.ttl_ms(key) <= 50_000
+
+    declare(desk, replace(record, expires_after_ms=None), again=True)
+    assert desk.ttl_ms(key) == -1
+
+
 def test_a_changed_definition_begins_later_than_now(desk: Desk) -> None:
     record = schedule(desk)
     declare(desk, record)
@@ -169,9 +180,10 @@ def test_the_last_occurrence_removes_its_schedule(desk: Desk) -> None:
 def test_declare_and_tick_renew_a_schedules_lifetime(desk: Desk) -> None:
     record, key = schedule(desk, expires_after_ms=50_000), desk.keys.schedule("nightly")
     declare(desk, record)
+    late = overdue(desk, record)
     for renew in (
         lambda: declare(desk, record),
-        lambda: tick(desk, overdue(desk, record), desk.now_ms() + 60_000),
+        lambda: tick(desk, late, desk.now_ms() + 60_000),
     ):
         desk.do("PEXPIRE", key, 10_000)
         renew()

@@ -81,18 +81,19 @@ def test_in_a_level_old_entries_of_the_dead_and_released_come_first_the_oldest_f
 
 
 def test_entries_are_as_old_as_their_ids_say(desk: Desk) -> None:
-    ids = [desk.emit() for _ in range(3)]
+    ids = [desk.emit() for _ in range(6)]
     desk.do("DEL", desk.keys.stream(0))
-    for entry, job_id in zip(("9-10", "10-2", "10-10"), ids, strict=True):
+    entries = ("9-10", "10-2", "10-3", "10-4", "10-10", "10-11")
+    for entry, job_id in zip(entries, ids, strict=True):
         desk.do("XADD", desk.keys.stream(0), entry, "i", job_id)
         desk.do("HSET", desk.keys.job(job_id), "e", entry)
-    dead = [desk.clerk(name) for name in ("z:1", "y:1", "a:1")]
+    dead = [desk.clerk(name) for name in ("c:1", "f:1", "a:1", "e:1", "b:1", "d:1")]
     for clerk in dead:
         clerk.take_one()
     for clerk in dead:
         clerk.die()
 
-    assert desk.clerk("heir:1").take_ids(3) == ids
+    assert desk.clerk("heir:1").take_ids(6) == ids
 
 
 def test_dead_consumers_are_deleted_once_they_own_nothing(desk: Desk) -> None:
@@ -249,6 +250,15 @@ def test_a_group_that_was_destroyed_is_told_and_register_makes_it_anew(desk: Des
     assert clerk.taken().status is TakeStatus.DEAD
 
     assert desk.clerk("w:2").take_ids(1) == [job_id]
+
+
+def test_what_was_handed_out_already_is_told_before_a_missing_group_is(desk: Desk) -> None:
+    clerk, high, _ = desk.clerk(), desk.emit(priority=1), desk.emit()
+    desk.do("XGROUP", "DESTROY", desk.keys.stream(0), "g")
+
+    assert clerk.take_ids(5) == [high]
+    assert clerk.taken(5).status is TakeStatus.DEAD
+    desk.clerk("w:2")
 
 
 def test_a_step_takes_what_it_has_just_made_ready(desk: Desk) -> None:

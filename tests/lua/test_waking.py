@@ -71,6 +71,27 @@ def test_a_step_that_takes_all_it_made_ready_wakes_nobody(desk: Desk) -> None:
     assert not desk.pop_token()
 
 
+def test_who_has_a_free_slot_times_his_own_retries(desk: Desk) -> None:
+    clerk = desk.clerk()
+    delivery = clerk.start()
+    desk.pop_token()
+
+    clerk.step([clerk.outcome(delivery, Retry(60_000))], want=1)
+
+    assert not desk.pop_token()
+
+
+def test_what_is_given_back_to_a_paused_queue_wakes_nobody(desk: Desk) -> None:
+    clerk = desk.clerk()
+    delivery = clerk.start()
+    desk.ask(calls.pause(desk.keys, paused=True, number=1))
+    desk.pop_token()
+
+    clerk.step([clerk.outcome(delivery, Release(counted=False, began=True))], want=1)
+
+    assert not desk.pop_token()
+
+
 def test_a_take_that_leaves_startable_jobs_behind_passes_the_token_on(desk: Desk) -> None:
     clerk = desk.clerk()
     desk.emit()

@@ -126,6 +126,13 @@ def test_a_schedule_is_debounced_by_its_handler_but_not_by_the_processor() -> No
     assert found.window_ms == 10_000
 
 
+def test_a_trailing_policy_of_the_processor_waits_for_every_job_but_those_of_schedules() -> None:
+    general = Processor({"debounce": DebouncePolicy(2, edge="trailing")})
+    carried, _ = general.debounce_at_emit(None, job=JOB, data=DATA)
+    assert carried is not None
+    assert general.debounce_at_emit(None, job=JOB, data=DATA, scheduled=True) == (None, None)
+
+
 def test_a_key_function_is_given_the_job() -> None:
     seen: list[object] = []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 
 import anyio
 import pytest
@@ -15,6 +15,7 @@ from tests.contract.world import Worker, World
 from tests.redis_streams.admin import Admin
 from tests.servers import ServerProcess, start_server, timed
 from trio_tasks.broker import Applied, Outcome
+from trio_tasks.environment import loop_time
 from trio_tasks.errors import BrokerUnavailableError
 from trio_tasks.redis_streams.address import parse_address
 from trio_tasks.redis_streams.broker import RedisBroker
@@ -42,10 +43,17 @@ class Chaos:
         self.ended: Counter[str] = Counter()
         self.attempts: set[int] = set()
         self.is_over = False
+        self._progress = anyio.Event()
+
+    async def until_all_have_ended(self) -> None:
+        while not self.emitted <= self.ended.keys():
+            self._progress = anyio.Event()
+            await self._progress.wait()
 
     def patience(self, short: float) -> anyio.CancelScope:
         """A scope that is often cancelled at an unlucky moment."""
-        return anyio.move_on_after(self.luck.choice([math.inf, math.inf, math.inf, short]))
+        unlucky = self.luck.random() < 0.25
+        return anyio.CancelScope(deadline=loop_time() + short if unlucky else math.inf)
 
     async def emit(self, world: World) -> None:
         for _ in range(40):
@@ -79,12 +87,12 @@ class Chaos:
                 pass  # a step that takes is never repeated by the broker: by us, then
         await worker.leave()
 
-    def _note(self, worker: Worker, outcomes: list[Outcome], answers: object) -> None:
-        assert isinstance(answers, list)
+    def _note(self, worker: Worker, outcomes: list[Outcome], answers: Sequence[Applied]) -> None:
         for outcome, applied in zip(outcomes, answers, strict=True):
             assert applied in (Applied.APPLIED, Applied.REPEATED)
             self.ended[outcome.token.job_id] += 1
             worker.held.remove(outcome.token)
+        self._progress.set()
 
     async def break_things(self, admin: Admin) -> None:
         for _ in range(12):
@@ -96,9 +104,8 @@ class Chaos:
 
 
 @timed(60)
-@pytest.mark.parametrize("seed", [1, 2])
-async def test_every_job_ends_once_and_no_attempt_is_lost(server: ServerProcess, seed: int) -> None:
-    chaos = Chaos(seed)
+async def test_every_job_ends_once_and_no_attempt_is_lost(server: ServerProcess) -> None:
+    chaos = Chaos(seed=1)
     address = parse_address(server.url)
     backdoor = RedisBackdoor(server.url, "tt")
     async with RedisBroker(address) as here, RedisBroker(address) as there:
@@ -112,8 +119,7 @@ async def test_every_job_ends_once_and_no_attempt_is_lost(server: ServerProcess,
                 with Admin(server.url) as admin:
                     await chaos.break_things(admin)
             with anyio.fail_after(20):
-                while not chaos.emitted <= chaos.ended.keys():
-                    await anyio.sleep(0.02)  # noqa: ASYNC110 - workers' progress, by polling
+                await chaos.until_all_have_ended()
             chaos.is_over = True
         for queue in QUEUES:
             counts = await here.counts(queue)

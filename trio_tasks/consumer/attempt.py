@@ -179,7 +179,7 @@ class Attempts:
         held.job = job
         held.begun = True
         held.feed.began(held)
-        timeout_ms = record.timeout_ms if record.timeout_ms is not None else handling.timeout_ms
+        timeout_ms = _timeout_ms(record, handling)
         if timeout_ms is not None:
             self._timeouts.add(held, timeout_ms)
         assert self.slots is not None
@@ -249,7 +249,7 @@ class Attempts:
             case CancelReason.USER:
                 reason: Input = CancelRequested(held.cause_text)
             case CancelReason.TIMEOUT:
-                timeout_ms = self._timeouts.timeout_ms(held)
+                timeout_ms = _timeout_ms(held.delivery.record, handling) or 0
                 error = TimeoutError(f"the attempt ran longer than {timeout_ms / 1000:g} s")
                 self._decide(held, handling, facts, TimedOut(timeout_ms), error)
                 return
@@ -340,6 +340,13 @@ class Attempts:
 
 class _AbandonedError(BaseException):
     """A sync handler's thread was left behind: its job is left to its lease."""
+
+
+def _timeout_ms(record: Record | None, handling: Handling | None) -> int | None:
+    """How long an attempt may run: as given at emit, else by its handler."""
+    if record is not None and record.timeout_ms is not None:
+        return record.timeout_ms
+    return None if handling is None else handling.timeout_ms
 
 
 def _log_failure(

@@ -37,14 +37,13 @@ def drive(
     on_suspend()
     while True:
         try:
-            answer = yield trap
+            resume, argument = coroutine.send, (yield trap)
         except BaseException as thrown:  # noqa: ASYNC103 - it goes on into the handler
             resume, argument = coroutine.throw, thrown
-        else:
-            resume, argument = coroutine.send, answer
-        try:
+        del trap  # neither a trap nor its answer, which may hold an exception whose traceback
+        try:  # comes through here, must keep this frame alive
             trap = run(resume, argument)
         except StopIteration as done:
             return done.value
         finally:
-            del argument  # an exception must not keep this frame alive
+            del argument

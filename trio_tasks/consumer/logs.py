@@ -22,7 +22,7 @@ from trio_tasks.errors import BrokerError, SerializationError
 if TYPE_CHECKING:
     from trio_tasks.consumer.held import Held
 
-__all__ = ["MAX_LINE_BYTES", "JobLogs"]
+__all__ = ["MAX_LINE_BYTES", "JobLogs", "encode_line"]
 
 MAX_LINE_BYTES = 65_536
 """The longest log line, as JSON."""
@@ -45,7 +45,7 @@ class JobLogs:
         """The function behind `job.logger` of one attempt."""
 
         def log(message: object) -> Awaitable[None]:
-            line = _encode(message)
+            line = encode_line(message)
             if held.ended:
                 raise RuntimeError(
                     f"job.logger of {held.delivery.token.job_id!r} was called after its handler"
@@ -108,7 +108,12 @@ class _Sent:
         return self._logs.settle((self._held,)).__await__()
 
 
-def _encode(message: object) -> bytes:
+def encode_line(message: object) -> bytes:
+    """A log line as JSON.
+
+    Raises:
+        SerializationError: it is neither text nor a JSON object, or too long.
+    """
     plain: object = message
     if isinstance(message, Mapping):
         plain = dict(cast("Mapping[object, object]", message))

@@ -16,26 +16,28 @@ from trio_tasks.environment import loop_time
 
 __all__ = ["Timeouts"]
 
+FIRST_SWEEP = 1024
+"""How long the heap may grow before ended attempts are swept out of it (then twice what is left:
+a constant cost a job)."""
+
 
 class Timeouts:
     """Cancels attempts that run longer than their time-out."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, int, Held]] = []
+        self._heap: list[tuple[float, int, Held]] = []
+        self._sweep_at = FIRST_SWEEP
         self._serial = itertools.count()
         self._earlier: anyio.Event | None = None
-        self._given: dict[Held, int] = {}
 
     def add(self, held: Held, timeout_ms: int) -> None:
         """Cancel the attempt that begins now, with cause `timeout`, after `timeout_ms`."""
-        entry = (loop_time() + timeout_ms / 1000, next(self._serial), timeout_ms, held)
+        if len(self._heap) >= self._sweep_at:
+            self._sweep()
+        entry = (loop_time() + timeout_ms / 1000, next(self._serial), held)
         heapq.heappush(self._heap, entry)
         if self._heap[0] is entry and self._earlier is not None:
             self._earlier.set()
-
-    def timeout_ms(self, held: Held) -> int:
-        """The time-out that has cancelled this attempt."""
-        return self._given.pop(held)
 
     async def run(self) -> None:
         """Keep the deadlines, until cancelled."""
@@ -48,9 +50,12 @@ class Timeouts:
 
     def _fire_due(self) -> None:
         now = loop_time()
-        while self._heap and (self._heap[0][0] <= now or self._heap[0][3].ended):
-            _, _, timeout_ms, held = heapq.heappop(self._heap)
-            if held.ended or held.cause is not None:
-                continue
-            self._given[held] = timeout_ms
-            held.cancel(CancelReason.TIMEOUT)
+        while self._heap and (self._heap[0][0] <= now or self._heap[0][2].ended):
+            _, _, held = heapq.heappop(self._heap)
+            held.cancel(CancelReason.TIMEOUT)  # does nothing to one that has ended
+
+    def _sweep(self) -> None:
+        """Forget attempts that ended long before their time, lest the heap keep them till then."""
+        self._heap = [entry for entry in self._heap if not entry[2].ended]
+        heapq.heapify(self._heap)
+        self._sweep_at = max(FIRST_SWEEP, 2 * len(self._heap))

@@ -21,7 +21,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import inf
 from typing import Final, Protocol, TypeVar, cast
 
@@ -44,6 +44,7 @@ T = TypeVar("T")
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
 _LEAST_TIME: Final = 1.0  # seconds for an answer, however late the request could be sent
+_NAME: Final = "trio_tasks:producer"  # in the server's list of clients
 _MOST_IDLE: Final = 16  # connections that are kept for later
 
 
@@ -73,11 +74,9 @@ class BlockingLink:
     def close(self) -> None:
         """Close the connections, those that are in use when their calls return."""
         self._closed = True
-        while self._idle:
-            try:
+        with suppress(IndexError):
+            while True:
                 self._idle.pop().close()
-            except IndexError:  # another thread was faster
-                break
 
     # -- asking ----------------------------------------------------------------------------------
 
@@ -137,10 +136,10 @@ class BlockingLink:
                     sent = True
                     return ask(connection, max(deadline, monotonic() + least))
             except BrokerUnavailableError:
-                seconds = delay * (1 + jitter()) / 2
-                if (sent and not repeat) or self._closed or monotonic() + seconds >= deadline:
+                left = deadline - monotonic()
+                if (sent and not repeat) or self._closed or left <= 0:
                     raise
-            pause(seconds)
+            pause(min(left, delay * (1 + jitter()) / 2))
             delay = min(2 * delay, _LONGEST_PAUSE)
 
     @contextmanager
@@ -192,11 +191,16 @@ class _Connection:
         self._label = address.label
         self._pid = os.getpid()
         self._wire = _wire(address, min(address.connect_timeout, max(within, 0.001)))
+        failure: Exception | None = None
         try:
             self._wire.connect()
         except (redis.RedisError, OSError) as error:
-            # Neither holds credentials, and no data has been sent.
-            raise BrokerUnavailableError(f"{self._label}: cannot connect") from error
+            failure = _refusal(error) or error
+        if failure is not None:
+            raise BrokerUnavailableError(f"{self._label}: cannot connect ({failure})") from failure
+        # Not redis-py's `client_name`: whoever may not name connections can do without.
+        with suppress(RedisReplyError):
+            self.ask(("CLIENT", "SETNAME", _NAME), monotonic() + max(within, _LEAST_TIME))
 
     @property
     def is_good(self) -> bool:
@@ -231,7 +235,7 @@ class _Connection:
         else:
             self.in_step = True
             return reply
-        # Raised here, where redis-py's error, which quotes the command, is no part of it.
+        # Raised here, where redis-py's error, which may quote the command, is no part of it.
         raise self._sorted_out(refusal)
 
     def _sorted_out(self, refusal: RedisReplyError) -> BrokerError:
@@ -286,14 +290,14 @@ _CODES: Final[dict[type[Exception], str]] = {
     redis.exceptions.TryAgainError: "TRYAGAIN",
     redis.exceptions.MovedError: "MOVED",
     redis.exceptions.NoPermissionError: "NOPERM",
-    redis.exceptions.AuthenticationError: "NOAUTH",  # after the log-in: it was withdrawn
+    redis.exceptions.AuthenticationError: "NOAUTH",
 }
-"""The codes that redis-py takes off the text of an error, as it has a class for each."""
+"""The codes that redis-py takes off an error's text (before release 8: for good)."""
 
 
 def _refusal(error: Exception) -> RedisReplyError | None:
-    """The server's own words; `None` if the error is redis-py's or the system's."""
-    code = _CODES.get(type(error))
+    """The server's own words, as far as they can be shown; `None`: they are none of its."""
+    code = getattr(error, "status_code", None) or _CODES.get(type(error))
     if code is not None:
         return RedisReplyError(f"{code} {error}")
     return RedisReplyError(str(error)) if isinstance(error, redis.ResponseError) else None

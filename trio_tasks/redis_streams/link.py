@@ -121,7 +121,7 @@ class Link:
         error = self._failure
         if error is None or error.__cause__ is None:
             return None if error is None else str(error)
-        return f"{error} ({error.__cause__ or type(error.__cause__).__name__})"
+        return f"{error} ({str(error.__cause__) or type(error.__cause__).__name__})"
 
     # -- supervising -----------------------------------------------------------------------------
 

@@ -88,7 +88,7 @@ local function commit(i, sections)
       end
       answers[#answers + 1] = answer
       if ack then acks[#acks + 1] = entry end
-      spent[place] = true
+      if idle then spent[place] = true end
     end
   end
   for level, entries in pairs(acked) do

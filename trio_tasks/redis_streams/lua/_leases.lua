@@ -18,8 +18,9 @@ local function forget_consumer(name)
 end
 
 local function leave_orphans()
-  orphans, startable = '1', true
-  call('HSET', META, 'o', '1')
+  startable = true
+  if not orphans then call('HSET', META, 'o', '1') end
+  orphans = '1'
 end
 
 -- Nobody was heard for more than half a lease: the server was away or its clock has jumped, so

@@ -58,7 +58,7 @@ local function apply(id, level, entry, token, idle, o)
     put('gb', token.deliveries)
     if kind == 'i' then call('HINCRBY', key, 'gi', 1) end
     call('XCLAIM', STREAM .. level, 'g', RELEASED, 0, entry, 'JUSTID')
-    if orphans then startable = true else leave_orphans() end
+    leave_orphans()
   elseif token.deliveries > 1 then
     call('HDEL', key, 'gb')
   end

@@ -3,9 +3,10 @@
 --@include promote
 --@include claim
 
--- An entry as a start: appends entry, job, blob, extra; false if there is no such job. `extra` is
--- empty if all is as with a first delivery, else (calls/stepping.py) attempt, deliveries, deadline,
--- unknown since, interruptions, generation, requeued, reason of a cancel request.
+-- An entry as a start: appends entry, job, blob, extra, or drops an entry without a job. `extra`
+-- is empty if all is as with a first delivery, else it has (see calls/stepping.py): attempt,
+-- deliveries, deadline, unknown since, interruptions, generation, requeued, reason of a cancel
+-- request.
 local function start(rows, level, entry, fields, deliveries, claimed)
   local id, blob, extra = fields[2], nil, ''
   if claimed or fields[3] then
@@ -23,12 +24,10 @@ local function start(rows, level, entry, fields, deliveries, claimed)
   if not blob then
     call('XACK', STREAM .. level, 'g', entry)
     call('XDEL', STREAM .. level, entry)
-    count('df')
-    return false
+    return count('df')
   end
   local n = #rows
   rows[n + 1], rows[n + 2], rows[n + 3], rows[n + 4] = entry, id, blob, extra
-  return true
 end
 
 -- The new entries of a level. Returns nil if the group is gone, else the entries.
@@ -74,9 +73,6 @@ local function hand_out(reply, incarnation, want)
     end
     if #rows > 0 then reply[#reply + 1] = { level, rows } end
   end
-  if orphans and not behind then
-    orphans = nil
-    call('HDEL', META, 'o')
-  end
+  if orphans and not behind then call('HDEL', META, 'o') end
   return used, more
 end

@@ -6,4 +6,3 @@
 -- RETURNS  nil
 -- AGAIN    appends once more: at least once, each entry with id and generation
 redis.call('XADD', KEYS[1], '*', unpack(ARGV))
-return false

@@ -32,7 +32,7 @@ local function give_back(level, entry, deliveries)
   call('XCLAIM', STREAM .. level, 'g', RELEASED, 0, entry, 'JUSTID')
   call('HSET', JOB .. id, 'gb', deliveries)
   if used > 0 then call('HSET', JOB .. id, 'a', used) end
-  if not orphans then leave_orphans() end
+  leave_orphans()
 end
 
 for level in string.gmatch(levels_in_use(), '%d') do

@@ -20,7 +20,6 @@ end
 local events = table.concat(ARGV, '\n', 6)
 local about = table.concat({ lease, consumer, ARGV[5], '', events, '' }, '\n')
 call('HSET', INCARNATIONS, name, about)
-call('HSETNX', INCARNATIONS, name .. '#', 0)
 call('HSETNX', META, 'v', 1)
 call('ZADD', LEASES, ms(now + lease), name)
 return namesakes

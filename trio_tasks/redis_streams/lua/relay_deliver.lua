@@ -10,4 +10,3 @@
 --@include enqueue
 enqueue_all(3)
 conclude()
-return false

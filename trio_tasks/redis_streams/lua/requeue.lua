@@ -21,10 +21,9 @@ local fields = { 'b', job[2], 's', 'q', 'e', add_entry(id, level, true), 'p', le
   'gen', present + 1, 'rq', '1' }
 if job[4] then fields[#fields + 1], fields[#fields + 2] = 'n', job[4] end
 if job[6] then fields[#fields + 1], fields[#fields + 2] = 'rl', job[6] end
--- Deleting it clears all other fields, and a TTL, which a HSET would leave.
+-- Deleting it clears all other fields (and a TTL, if it had one, which a HSET would leave).
 call('DEL', JOB .. id)
 call('HSET', JOB .. id, unpack(fields))
-call('PERSIST', LOG .. id)
 call('ZREM', DLQ, id)
 tell(id)
 conclude()

@@ -17,7 +17,7 @@ if not stored or stored[2] ~= definition or tonumber(stored[7]) ~= occurrence
   return 'taken'
 end
 if occurrence > now then return 'early' end
-if ARGV[7] then enqueue_all(7) end
+enqueue_all(7)
 if following == '-1' then
   call('ZREM', CRON, name)
   call('DEL', SCHEDULE .. name)
