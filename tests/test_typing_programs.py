@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.typing import good_contexts, good_emits, good_manager
+from tests.typing import good_contexts, good_emits, good_manager, good_producers
 from trio_tasks.handlers import Registry
 
 FOLDER = Path(__file__).parent / "typing"
@@ -15,6 +15,7 @@ FOLDER = Path(__file__).parent / "typing"
 
 def test_what_the_good_programs_register_is_registered() -> None:
     assert len(Registry(good_emits.handlers)) == 10
+    assert len(Registry(good_producers.handlers)) == 6
     assert Registry(good_contexts.app).queues() == ["app", "mails"]
     assert Registry(good_manager.tasks).events("default") == ["daily-report", "resize"]
     assert Registry(good_manager.tasks).of_function(good_manager.archive).queue == "group"

@@ -42,7 +42,7 @@ from trio_tasks.scheduler.scheduler import Scheduler
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup, TaskStatus
 
-__all__ = ["Engine", "Settings", "State"]
+__all__ = ["LOOK_AGAIN_S", "Engine", "Settings", "State"]
 
 log = logging.getLogger("trio_tasks.task_manager")
 
@@ -107,6 +107,7 @@ class Engine:
         self._events = events
         self._nursery: TaskGroup
         self._close = anyio.Event()
+        self._starting: anyio.CancelScope | None = None
         self._before: dict[str, tuple[int, int, int, int]] = {}
 
     # -- entering and leaving --------------------------------------------------------------------
@@ -131,20 +132,27 @@ class Engine:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
+        error = exc
         try:
             # Bounded: by the grace (none after an exception) and the limits of the stop protocol.
             with anyio.CancelScope(shield=True):
                 await self.stop(self._settings.grace if exc is None else 0.0)
-                self._close.set()
+        except BaseException as interruption:  # noqa: ASYNC103 - goes out through the nursery
+            # Ctrl-C. The nursery has to be left all the same.
+            error = interruption
         finally:
             self._close.set()
             self._events.close()
         try:
-            return await self._nursery.__aexit__(exc_type, exc, traceback)
+            return await self._nursery.__aexit__(
+                type(error) if error else None, error, error.__traceback__ if error else None
+            )
         except BaseExceptionGroup as group:
-            if isinstance(exc, Exception) and list(group.exceptions) == [exc]:
-                return False  # the block's own exception, and no other: as it was raised
-            raise
+            if error is None or list(group.exceptions) != [error]:
+                raise
+            if error is not exc:
+                raise error from None
+            return False  # the block's own exception, and no other: as it was raised
         finally:
             if self.state != "crashed":
                 self.state = "closed"
@@ -164,11 +172,21 @@ class Engine:
     # -- working ---------------------------------------------------------------------------------
 
     async def start(self, queues: Sequence[str]) -> None:
-        """Begin to process jobs of these queues."""
+        """Begin to process jobs of these queues. Cancelled by a stop that comes meanwhile."""
+        if self._starting is not None:
+            raise RuntimeError("start(): the TaskManager is starting already")
         self.stopped = anyio.Event()
         self.served = tuple(queues)
         self._before = {queue: _totals(counters) for queue, counters in self.counters.items()}
-        await self._nursery.start(self._work, queues)
+        try:
+            with anyio.CancelScope() as self._starting:
+                await self._nursery.start(self._work, queues)
+                return
+        finally:
+            self._starting = None
+            if self.state not in ("running", "stopping"):
+                self.stopped.set()
+        raise RuntimeError("start(): the TaskManager was stopped or left meanwhile")
 
     async def _work(self, queues: Sequence[str], *, task_status: TaskStatus[None]) -> None:
         try:
@@ -217,7 +235,8 @@ class Engine:
                 for queue in queues
             },
         )
-        consumer = self.consumer = ConsumerCore(
+        await scheduler.declare()
+        consumer = ConsumerCore(
             self.broker,
             queues,
             lambda queue, event: handlers.get((queue, event)),
@@ -230,13 +249,14 @@ class Engine:
             counters=self.counters,
             events=self._events,
             on_tick_hint=scheduler.hint,
-            on_joined=scheduler.joined,
+            on_rejoined=scheduler.rejoined,
         )
+        await consumer.join()
+        self.consumer = consumer
+        consumer.on_stop(scheduler.stop)
         async with anyio.create_task_group() as nursery:
             await nursery.start(consumer.run)
-            await scheduler.declare()
             nursery.start_soon(scheduler.run)
-            consumer.on_stop(scheduler.stop)
             self.state = "running"
             task_status.started()
             await consumer.closed.wait()
@@ -244,13 +264,15 @@ class Engine:
 
     def request_stop(self, grace: float) -> None:
         """Begin to stop processing, if it runs; a second request can skip the grace."""
-        if self.consumer is not None and self.state in ("running", "stopping"):
+        if self._starting is not None:
+            self._starting.cancel()
+        elif self.consumer is not None and self.state in ("running", "stopping"):
             self.state = "stopping"
             self.consumer.request_stop(grace)
 
     async def stop(self, grace: float) -> StopReport:
         """Stop processing and wait for the end of it, the lifespan's included."""
-        if self.consumer is None:
+        if self.consumer is None and self._starting is None:
             return StopReport()
         self.request_stop(grace)
         await self.stopped.wait()
@@ -282,13 +304,30 @@ class Engine:
                 await _any_change(watches)
 
     async def _is_idle(self, queues: Sequence[str]) -> bool:
+        """Whether there was a moment in which all queues were empty.
+
+        They are looked at one after another, and a child may slip from one that has yet to be
+        looked at into one that has been. So they are looked at twice: if each was empty both times
+        and none has got a job in between, all were empty at the moment between the two rounds.
+        """
         if not self._owes_nothing():
             return False  # without asking the broker
+        emitted = await self._emitted_if_empty(queues)
+        return (
+            emitted is not None
+            and emitted == await self._emitted_if_empty(queues)
+            and self._owes_nothing()
+        )
+
+    async def _emitted_if_empty(self, queues: Sequence[str]) -> list[int] | None:
+        """How many jobs each queue has ever got; `None`: one has something to do."""
+        emitted: list[int] = []
         for queue in queues:
             counts = await self.broker.counts(queue)
             if counts.queued or counts.running or counts.due or counts.outgoing:
-                return False
-        return self._owes_nothing()
+                return None
+            emitted.append(counts.emitted)
+        return emitted
 
     def _owes_nothing(self) -> bool:
         return self.consumer is None or self.stopped.is_set() or self.consumer.idle()

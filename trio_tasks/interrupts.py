@@ -44,17 +44,19 @@ def listening(on_signal: Callable[[], None]) -> Generator[None]:
     def notify() -> None:
         call_soon(on_signal)
 
-    if not _listeners:
-        for number in _SIGNALS:
-            _former[number] = signal.signal(number, _on_signal)
     _listeners.append(notify)
     try:
+        if not _former:
+            for number in _SIGNALS:
+                _former[number] = signal.signal(number, _on_signal)
         yield
     finally:
         _listeners.remove(notify)
         if not _listeners:
             for number, handler in _former.items():
-                if handler is not None:  # None: not installed from Python, cannot be put back
+                # None: not installed from Python, cannot be put back. And one that somebody has
+                # installed over ours stays.
+                if handler is not None and signal.getsignal(number) is _on_signal:
                     signal.signal(number, handler)
             _former.clear()
 

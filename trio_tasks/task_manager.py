@@ -22,8 +22,8 @@ from trio_tasks.connect import Database, broker_for
 from trio_tasks.consumer.events import Events, QueueCounters
 from trio_tasks.context import AsyncEmitFunction, Context
 from trio_tasks.emitter import Emit, Emitter
-from trio_tasks.engine import Engine, Settings, State, constant
-from trio_tasks.errors import ConfigurationError
+from trio_tasks.engine import LOOK_AGAIN_S, Engine, Settings, State, constant
+from trio_tasks.errors import BrokerUnavailableError, ConfigurationError
 from trio_tasks.handlers import Handlers, Registry
 from trio_tasks.job import JobEvent
 from trio_tasks.options import (
@@ -385,7 +385,12 @@ class TaskManager(Handlers[A], Generic[A]):
 
     async def _stop_when_idle(self, queues: Iterable[str] | None) -> None:
         engine = self._open("run()")
-        await self.until_idle(queues)
+        while True:
+            try:
+                await self.until_idle(queues)
+                break
+            except BrokerUnavailableError:  # nobody knows while it is away
+                await anyio.sleep(LOOK_AGAIN_S)
         await engine.stop(self._settings.grace)
 
     async def until_idle(self, queues: Iterable[str] | None = None) -> None:

@@ -164,11 +164,6 @@ class Worker:
 
 
 @dataclass(frozen=True, slots=True)
-class TakeHint:
-    queue: int
-
-
-@dataclass(frozen=True, slots=True)
 class Spoil:
     job: int
 
@@ -223,7 +218,6 @@ Operation: TypeAlias = (
     | Relay
     | Join
     | Worker
-    | TakeHint
     | Spoil
     | List
     | Declare
@@ -237,16 +231,16 @@ Operation: TypeAlias = (
 numbers = st.integers(0, 40)
 events = st.sampled_from(["e", "f"])
 names = st.sampled_from(["s", "t"])
-some_queue = st.sampled_from([0, 0, 0, 1])
+some_queue = st.sampled_from([0] * 5 + [1])
 
 specs = st.builds(
     Spec,
-    name=st.sampled_from(["minted", "minted", "x", "y", "again"]),
+    name=st.sampled_from(["minted", "minted", "x", "x", "y", "again"]),
     which=numbers,
     queue=some_queue,
     event=events,
     priority=st.sampled_from([0, 0, 5, 9]),
-    when=st.sampled_from(["now", "now", "now", "later", "past"]),
+    when=st.sampled_from(["now"] * 5 + ["later", "past"]),
     deadline=st.booleans(),
     debounce=st.sampled_from(["none", "none", "none", "leading", "trailing", "trailing at once"]),
     version=st.sampled_from([RECORD_VERSION] * 9 + [RECORD_VERSION + 1]),
@@ -266,14 +260,17 @@ ends = st.builds(
 )  # fmt: skip
 emits = st.builds(Emit, st.lists(specs, min_size=1, max_size=3).map(tuple))
 steps = st.builds(
-    Step, worker=numbers, ends=st.lists(ends, max_size=2).map(tuple), want=st.integers(0, 3)
+    Step,
+    worker=numbers,
+    ends=st.lists(ends, max_size=2).map(tuple),
+    want=st.sampled_from([1, 1, 2, 3, 0]),
 )
 asks = st.builds(
     AskDebounce,
     worker=numbers,
     start=numbers,
-    edge=st.sampled_from(["leading", "trailing"]),
-    digest=st.sampled_from(["k", "t"]),
+    edge=st.sampled_from(["leading", "leading", "trailing"]),
+    digest=st.sampled_from(["k", "k", "t"]),
 )
 logs = st.builds(Log, start=numbers, lines=st.integers(1, 3), most=st.integers(1, 4))
 cancels = st.builds(
@@ -284,7 +281,6 @@ pauses = st.builds(Pause, queue=some_queue, paused=st.sampled_from([False, False
 relays = st.builds(Relay, queue=some_queue)
 joins = st.builds(Join, queue=some_queue, events=st.sampled_from([("e",), ("f",), ("e", "f")]))
 fates = st.builds(Worker, worker=numbers, does=st.sampled_from(["beat", "leave", "die", "die"]))
-hints = st.builds(TakeHint, queue=some_queue)
 spoils = st.builds(Spoil, job=numbers)
 lists = st.builds(
     List,
@@ -303,11 +299,12 @@ declares = st.builds(
 )
 ticks = st.builds(Tick, name=names, seen=numbers, with_job=st.booleans(), ends=st.booleans())
 operations: st.SearchStrategy[Operation] = st.sampled_from(
-    [emits] * 8
-    + [steps] * 20
-    + [asks, cancels, requeues, relays] * 3
-    + [declares, ticks, st.builds(MakeDue, name=names), joins, fates] * 2
-    + [logs, pauses, hints, spoils, lists, st.builds(RemoveSchedule, name=names)]
+    [steps] * 24
+    + [emits] * 8
+    + [asks] * 6
+    + [cancels, requeues] * 3
+    + [logs, relays, declares, ticks, st.builds(MakeDue, name=names), joins, fates] * 2
+    + [pauses, spoils, lists, st.builds(RemoveSchedule, name=names)]
 ).flatmap(lambda kind: kind)
 
 
@@ -385,12 +382,6 @@ class _Both:
                 await self._join(operation)
             case Worker():
                 await self._worker(operation)
-            case TakeHint():
-                queue = QUEUES[operation.queue]
-                asked, given = [await side.backdoor.take_hint(queue) for side in self._sides]
-                # One may be wasted, none may be missing: the memory broker gives those alone
-                # that the protocol asks for.
-                assert given >= asked, f"no hint that there is work in {queue}"
             case List():
                 await self._list(operation)
             case Spoil():
@@ -470,7 +461,7 @@ class _Both:
             case "retry later":
                 return Retry(self._next_ms(HOUR_MS))
             case "park":
-                return Park(self._next_ms(-10 * HOUR_MS), since_ms=self._now_ms)
+                return Park(self._next_ms(-10 * HOUR_MS), since_ms=next(self._counter))
             case "release":
                 return Release(counted=False, began=False)
             case "interrupt":
@@ -697,8 +688,12 @@ class _Both:
     # -- comparing -----------------------------------------------------------------------------
 
     async def compare(self) -> None:
-        """What all jobs look like, and the numbers."""
+        """What all jobs look like, the numbers, and whether workers would have been woken."""
         for queue in QUEUES:
+            asked, given = [await side.backdoor.take_hint(queue) for side in self._sides]
+            # One may be wasted, none may be missing: the memory broker gives those alone that
+            # the protocol asks for.
+            assert given >= asked, f"no hint that there is work in {queue}"
             ids = [job_id for where, job_id in self._ids if where == queue]
             await self._agree(
                 lambda side, queue=queue, ids=ids: side.broker.read(queue, ids, logs=True),
@@ -750,8 +745,12 @@ def _taken_view(taken: Taken | None) -> object:
 
 def _delivery_view(delivery: Delivery) -> object:
     token = replace(delivery.token, entry="")
-    since_ms = None if delivery.unknown_since_ms is None else 0
-    return replace(delivery, token=token, unknown_since_ms=since_ms)
+    return replace(delivery, token=token, unknown_since_ms=_since_view(delivery.unknown_since_ms))
+
+
+def _since_view(instant: int | None) -> int | None:
+    """What a worker said is a small number, and the same; what the server said is an instant."""
+    return None if instant is None else min(instant, HOUR_MS)
 
 
 def _stored_view(job: Stored) -> Stored:
@@ -763,7 +762,7 @@ def _stored_view(job: Stored) -> Stored:
         due_at_ms=there(job.due_at_ms),
         started_at_ms=there(job.started_at_ms),
         finished_at_ms=there(job.finished_at_ms),
-        unknown_since_ms=there(job.unknown_since_ms),
+        unknown_since_ms=_since_view(job.unknown_since_ms),
         numbers=list(job.numbers),
         logs=[(0, line) for _, line in job.logs],
     )

@@ -48,7 +48,7 @@ class MemoryBackdoor:
         with self._store.step(queue) as (where, now_ms):
             member = where.members.get(incarnation)
             if member is not None:
-                member.lease_until_ms = now_ms
+                member.lease_until_ms, member.attached = now_ms, False
 
     async def make_due(self, queue: str, schedule: str, at_ms: int) -> None:
         with self._store.step(queue) as (where, now_ms):

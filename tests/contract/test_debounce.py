@@ -119,6 +119,22 @@ async def test_a_leading_window_reopens_when_a_cancel_request_ends_its_holder(
     assert await worker.ask(second, "k", edge="leading") == second.token.job_id
 
 
+@pytest.mark.parametrize(
+    "verdict", [Retry(delay_ms=LONG_MS), Release(counted=True, began=True)]
+)
+async def test_a_leading_window_reopens_when_its_holder_is_cancelled_while_it_waits(
+    world: World, verdict: Complete
+) -> None:
+    worker = await world.worker()
+    first, second = await started(world, worker), await started(world, worker)
+    await worker.ask(first, "k", edge="leading")
+    await worker.end(first, verdict, reopen="k")
+
+    await world.cancel(first.token.job_id)
+
+    assert await worker.ask(second, "k", edge="leading") == second.token.job_id
+
+
 @pytest.mark.parametrize("verdict", [Complete(), Retry(delay_ms=LONG_MS)])
 async def test_a_leading_window_stays_closed_while_its_holder_succeeds_or_waits(
     world: World, verdict: Complete

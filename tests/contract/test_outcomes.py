@@ -148,7 +148,7 @@ async def test_it_is_the_first_park_that_says_since_when_an_event_is_unknown(
 
     delivery = await worker.take_one()
     assert delivery.unknown_since_ms == 1_000
-    await worker.end(delivery, Park(delay_ms=0, since_ms=1_000))
+    await worker.end(delivery, Park(delay_ms=0, since_ms=2_000))
 
     assert (await worker.take_one()).unknown_since_ms == 1_000
 

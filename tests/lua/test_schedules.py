@@ -64,6 +64,7 @@ def test_an_unchanged_definition_keeps_its_instants_even_if_overdue(desk: Desk) 
     late = overdue(desk, schedule(desk))
 
     assert declare(desk, schedule(desk)) == late
+    assert declare(desk, schedule(desk, next_at_ms=1)) == late
 
     assert stored(desk) == late
 

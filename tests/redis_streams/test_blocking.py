@@ -8,6 +8,7 @@ import socket
 import tempfile
 import threading
 import traceback
+import uuid
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +23,7 @@ from anyio.from_thread import start_blocking_portal
 from tests.redis_streams.admin import Admin
 from tests.redis_streams.test_wire import certificate, tls_proxy
 from tests.servers import ServerProcess, start_server
+from trio_tasks.broker import RECORD_VERSION, Emitted, NewJob, Record
 from trio_tasks.environment import monotonic
 from trio_tasks.errors import (
     BrokerError,
@@ -33,6 +35,7 @@ from trio_tasks.errors import (
 from trio_tasks.redis_streams import calls
 from trio_tasks.redis_streams.address import Address, TlsOptions, parse_address
 from trio_tasks.redis_streams.blocking import BlockingLink
+from trio_tasks.redis_streams.blocking_broker import BlockingBroker
 from trio_tasks.redis_streams.keys import QueueKeys
 from trio_tasks.redis_streams.replies import RedisReplyError
 from trio_tasks.redis_streams.scripts import Call
@@ -257,6 +260,23 @@ def test_an_answer_that_was_lost_is_asked_for_again_if_that_is_harmless(
         between.scripts, between.cuts = 0, 2
         assert link.call(TIME, repeat=True) > 0
         assert between.scripts == 3
+
+
+def test_an_emit_whose_answer_was_lost_has_made_one_job(relay: tuple[str, Relay]) -> None:
+    url, between = relay
+    broker = BlockingBroker(parse_address(url), f"t{uuid.uuid4().hex[:12]}")
+    jobs = [
+        NewJob(id="prefix@1", queue="q", record=Record(RECORD_VERSION, "event", b"1")),
+        NewJob(id="chosen", queue="q", record=Record(RECORD_VERSION, "event", b"2"), number="n1"),
+    ]
+    between.cuts = 2
+    assert broker.emit(jobs) == [Emitted(job.id, created=True) for job in jobs]
+    assert between.cuts == 0
+    for job in jobs:
+        stored = broker.read("q", job.id)
+        assert stored is not None
+        assert stored.record == job.record
+    broker.close()
 
 
 def test_nothing_else_is_ever_sent_twice(relay: tuple[str, Relay]) -> None:

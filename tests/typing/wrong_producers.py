@@ -49,7 +49,7 @@ def emits(producer: Producer) -> None:
 async def results(producer: Producer, general: BlockingJobRef[object]) -> None:
     wrong: BlockingJobRef[int] = producer.emit(send, Mail("a"))  # pyright: ignore[reportAssignmentType]
     length: int = producer.emit(send, Mail("a")).result()  # pyright: ignore[reportAssignmentType]
-    batch: list[BlockingJobRef[int]] = producer.emit_many([Emit(send, Mail("a"))])  # pyright: ignore[reportAssignmentType, reportArgumentType]
+    batch: list[BlockingJobRef[int]] = producer.emit_many([Emit(send, Mail("a"))])  # pyright: ignore[reportAssignmentType]
     special: BlockingJobRef[int] = general  # pyright: ignore[reportAssignmentType]
     await producer.emit(tidy)  # pyright: ignore[reportGeneralTypeIssues]
     producer.emit(tidy).result(timeout="5")  # pyright: ignore[reportArgumentType]

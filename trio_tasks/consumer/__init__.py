@@ -14,6 +14,7 @@ timeouts.py      time-outs of attempts
 logs.py          job.logger
 events.py        counters and in-process events
 shutdown.py      the stop protocol
+control_c.py     Ctrl-C belongs to the main task
 consumer.py      wires them
 ```
 """

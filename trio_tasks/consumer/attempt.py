@@ -56,6 +56,10 @@ in_handler: ContextVar[object] = ContextVar("trio_tasks_in_handler", default=Non
 
 _GOOD = HandedOut()
 _SUCCEEDED = Succeeded()
+_INTERRUPTIONS = (CancelReason.SHUTDOWN, CancelReason.LEASE_LOST)
+
+_MACHINERY = ("trio_tasks", "trio", "anyio", "asyncio", "concurrent", "outcome")
+"""Packages whose frames lie between a slot and the handler's own first frame."""
 
 
 class Attempts:
@@ -140,6 +144,9 @@ class Attempts:
         """Ask for the debounce key; `False`: the job has ended."""
         assert self.slots is not None
         self.slots.suspended()
+        if ask.edge == "leading":
+            # Before the answer, which a cancel may cost us. Only a holder's key is released.
+            held.reopen = ask.digest
         holder = await held.feed.debounce(ask)
         decision = handling.processor.decide(
             facts, DebounceAnswered(holder), now_ms=held.now_ms, jitter=0.5
@@ -147,8 +154,6 @@ class Attempts:
         if not isinstance(decision, Run):
             self._end(held, handling, facts, decision)
             return False
-        if ask.edge == "leading" and holder == ask.token.job_id:
-            held.reopen = ask.digest
         if held.cause is not None:
             self.give_up(held)
             return False
@@ -193,7 +198,7 @@ class Attempts:
         except Exception as error:
             if isinstance(error, BaseExceptionGroup):
                 raise  # cancellation may be inside: the slot's scope sorts it out
-            self._decide(held, handling, facts, classify(error), error)
+            self._raised(held, handling, facts, error)
             return
         try:
             result = handling.encode(value)
@@ -239,7 +244,17 @@ class Attempts:
         if error is None:
             self.give_up(held)
         else:
-            self._decide(held, handling, facts, classify(error), error)
+            self._raised(held, handling, facts, error)
+
+    def _raised(
+        self, held: Held, handling: Handling | None, facts: JobFacts, error: BaseException
+    ) -> None:
+        """End a job whose handler raised."""
+        raised = classify(error)
+        if isinstance(raised, Failed) and held.cause in _INTERRUPTIONS:
+            self.give_up(held)  # what it raised while we broke it off is no failure of its own
+        else:
+            self._decide(held, handling, facts, raised, _from_handler(error))
 
     def give_up(self, held: Held) -> None:
         """End a job that was cancelled, for whatever cause, before or while its handler ran."""
@@ -311,6 +326,8 @@ class Attempts:
         result: bytes | None = None,
         error: BaseException | None = None,
     ) -> None:
+        # Looks at the user's exception, so it comes before what cannot be done twice.
+        error_bytes = None if error is None else error_json(error)
         end_attempt(held)
         delivery = held.delivery
         record = delivery.record
@@ -328,7 +345,7 @@ class Attempts:
                 verdict=verdict,
                 retention_ms=retention_ms,
                 result=result,
-                error=None if error is None else error_json(error),
+                error=error_bytes,
                 children=tuple(held.children) if isinstance(verdict, Complete) else (),
                 logged=held.logged,
                 generation=delivery.generation,
@@ -347,6 +364,17 @@ def _timeout_ms(record: Record | None, handling: Handling | None) -> int | None:
     if record is not None and record.timeout_ms is not None:
         return record.timeout_ms
     return None if handling is None else handling.timeout_ms
+
+
+def _from_handler(error: BaseException) -> BaseException:
+    """The exception with a traceback that begins in the handler, not with what led there."""
+    frames = error.__traceback__
+    while frames is not None:
+        module: object = frames.tb_frame.f_globals.get("__name__")
+        if not isinstance(module, str) or module.partition(".")[0] not in _MACHINERY:
+            return error.with_traceback(frames)
+        frames = frames.tb_next
+    return error  # raised by the machinery itself
 
 
 def _log_failure(

@@ -18,6 +18,7 @@ import anyio
 from trio_tasks import environment, payloads
 from trio_tasks.broker import Broker, DebounceAsk, Delivery, Record, Registration
 from trio_tasks.consumer.attempt import Attempts, in_handler
+from trio_tasks.consumer.control_c import protected
 from trio_tasks.consumer.events import Events, QueueCounters
 from trio_tasks.consumer.feeder import Feed
 from trio_tasks.consumer.handling import Handling, Lookup
@@ -37,6 +38,12 @@ if TYPE_CHECKING:
     from anyio.abc import TaskStatus
 
 __all__ = ["Consumer", "ConsumerCore"]
+
+
+GIVE_UP_JOINING_S = 1.0
+"""How long leaving the queues may take that were joined before one that could not be."""
+
+AFTER_FAILED_RELAY_S = 0.2
 
 
 class ConsumerCore:
@@ -63,7 +70,7 @@ class ConsumerCore:
         counters: dict[str, QueueCounters] | None = None,
         events: Events | None = None,
         on_tick_hint: Callable[[str, int | None], None] = lambda _queue, _in_ms: None,
-        on_joined: Callable[[str], None] = lambda _queue: None,
+        on_rejoined: Callable[[str], None] = lambda _queue: None,
     ) -> None:
         """Wire a consumer; see `Consumer` for one with fewer parts.
 
@@ -80,7 +87,7 @@ class ConsumerCore:
             counters: totals to go on with.
             events: listeners to go on with.
             on_tick_hint: told when the next occurrence of a queue's schedules comes.
-            on_joined: told when a queue was joined, the first time and anew.
+            on_rejoined: told when a queue was joined anew.
         """
         self.queues = tuple(queues)
         self.counters = {} if counters is None else counters
@@ -95,14 +102,16 @@ class ConsumerCore:
         self._retention_ms = retention_ms
         self._events_of = events_of
         self._on_tick_hint = on_tick_hint
-        self._on_joined = on_joined
+        self._on_rejoined = on_rejoined
         self._ids = environment.Ids()
         self._relay_wanted: set[str] = set()
-        self._relay_hint = Pulse()
+        self._relaying = False
+        self._relay_changed = Pulse()
         self._stop_wanted = anyio.Event()
         self._skip_grace = anyio.Event()
         self._grace = math.inf
         self._on_stop: Callable[[], None] = lambda: None
+        self._joined = False
         self.closed = anyio.Event()
 
     # -- life ------------------------------------------------------------------------------------
@@ -114,9 +123,11 @@ class ConsumerCore:
         and it returns within two seconds.
 
         Raises:
-            BrokerError: a queue could not be joined at the start.
+            BrokerError: as `join`.
         """
         try:
+            if not self._joined:
+                await self.join()
             async with anyio.create_task_group() as outer:
                 outer.start_soon(self._stop_when_cancelled)
                 with anyio.CancelScope(shield=True):
@@ -124,6 +135,23 @@ class ConsumerCore:
                 outer.cancel_scope.cancel()
         finally:
             self.closed.set()
+
+    async def join(self) -> None:
+        """Join all queues, or none if it fails or is cancelled. `run()` does it, if need be.
+
+        Raises:
+            BrokerError: a queue could not be joined.
+        """
+        self._wire()
+        try:
+            for feed in self.feeds.values():
+                await feed.register()
+        except BaseException:
+            with anyio.move_on_after(GIVE_UP_JOINING_S, shield=True):
+                for feed in self.feeds.values():
+                    await feed.leave()
+            raise
+        self._joined = True
 
     async def stop(self, grace: float) -> None:
         """Stop gracefully; see `shutdown`. A second call waits for the first."""
@@ -152,55 +180,56 @@ class ConsumerCore:
             self._skip_grace.set()
             self._stop_wanted.set()
 
-    async def _serve(self, task_status: TaskStatus[None]) -> None:
-        timeouts, logs = Timeouts(), JobLogs()
-        attempts = Attempts(
+    def _wire(self) -> None:
+        self._timeouts, self._logs = Timeouts(), JobLogs()
+        self._attempts = attempts = Attempts(
             owner=self,
             lookup=self._lookup,
             processor=self._processor,
             retention_ms=self._retention_ms,
             dead_letter_stream=self._processor.options.dlq.stream,
-            timeouts=timeouts,
-            logs=logs,
+            timeouts=self._timeouts,
+            logs=self._logs,
             threads=anyio.CapacityLimiter(self._concurrency),
         )
-        slots = attempts.slots = Slots(
+        self._slots = attempts.slots = Slots(
             self._concurrency, attempt=attempts.run, broken_off=attempts.broken_off
         )
         for queue in self.queues:
             self.feeds[queue] = Feed(
                 queue,
                 broker=self._broker,
-                slots=slots,
+                slots=self._slots,
                 attempts=attempts,
-                logs=logs,
+                logs=self._logs,
                 events=self.events,
                 counters=self.counters.setdefault(queue, QueueCounters()),
                 new_registration=self._registration,
                 on_tick_hint=self._on_tick_hint,
-                on_joined=self._on_joined,
+                on_rejoined=self._on_rejoined,
                 relay=self._relay,
             )
+
+    async def _serve(self, task_status: TaskStatus[None]) -> None:
         feeds = tuple(self.feeds.values())
-        for feed in feeds:
-            await feed.register()
         async with anyio.create_task_group() as nursery:
             for _ in range(self._concurrency):
-                nursery.start_soon(slots.run)
+                nursery.start_soon(protected(self._slots.run))
             for feed in feeds:
                 for service in (feed.pump, feed.pump, feed.waker):
-                    nursery.start_soon(service)
-                nursery.start_soon(renew, feed, self._broker)
-                nursery.start_soon(watch, feed)
-            for service in (timeouts.run, logs.run, self._carry_children):
-                nursery.start_soon(service)
+                    nursery.start_soon(protected(service))
+                nursery.start_soon(protected(renew), feed, self._broker)
+                nursery.start_soon(protected(watch), feed)
+            for service in (self._timeouts.run, self._logs.run, self._carry_children):
+                nursery.start_soon(protected(service))
             task_status.started()
             await self._stop_wanted.wait()
             self._on_stop()
             await shut_down(
                 feeds=feeds,
-                slots=slots,
-                attempts=attempts,
+                slots=self._slots,
+                attempts=self._attempts,
+                relayed=self._relayed,
                 grace=self._grace,
                 skip_grace=self._skip_grace,
             )
@@ -220,23 +249,32 @@ class ConsumerCore:
 
     def _relay(self, queue: str) -> None:
         self._relay_wanted.add(queue)
-        self._relay_hint.fire()
+        self._relay_changed.fire()
 
     async def _carry_children(self) -> None:
         """Carry children to other queues as soon as a commit has left some in the outbox."""
         while True:
-            while self._relay_wanted:
-                queue = self._relay_wanted.pop()
-                try:
-                    await self._broker.relay(queue)
-                except BrokerError:
-                    self._relay_wanted.add(queue)
-                    await anyio.sleep(0.2)
-            await self._relay_hint.wait()
+            while not self._relay_wanted:
+                await self._relay_changed.wait()
+            queue = self._relay_wanted.pop()
+            self._relaying = True
+            try:
+                await self._broker.relay(queue)
+            except BrokerError:
+                self._relay_wanted.add(queue)
+                await anyio.sleep(AFTER_FAILED_RELAY_S)
+            finally:
+                self._relaying = False
+                self._relay_changed.fire()
+
+    async def _relayed(self) -> None:
+        """Wait until no child is on its way any more."""
+        while self._relay_wanted or self._relaying:
+            await self._relay_changed.wait()
 
     def idle(self) -> bool:
         """Whether this process holds no job and owes the broker nothing."""
-        return not self._relay_wanted and all(
+        return not (self._relay_wanted or self._relaying) and all(
             not feed.held and not feed.outcomes and not feed.outcomes.under_way
             for feed in self.feeds.values()
         )
@@ -276,7 +314,7 @@ class Consumer(ConsumerCore):
 
         Args:
             broker: an entered broker.
-            queues: the queues to serve, at least one.
+            queues: the queues to serve.
             handle: called with each job, of whatever event. Its value is the result.
             processor: decides about failures; default policies if not given.
             concurrency: jobs at once, over all queues, ≥ 1.
@@ -344,9 +382,9 @@ class _Everything:
     def encode(self, value: object) -> bytes:
         return payloads.encode(value, max_bytes=524_288, what="the result")
 
-    def invoke(self, job: Job[Any], held: Held) -> object:
+    async def invoke(self, job: Job[Any], held: Held) -> object:
         del held
-        return self._handle(job)
+        return await self._handle(job)  # any awaitable will do
 
     def debounce(self, delivery: Delivery, record: Record, data: object) -> DebounceAsk | None:
         del delivery, record, data

@@ -40,8 +40,10 @@ def drive(
             resume, argument = coroutine.send, (yield trap)
         except BaseException as thrown:  # noqa: ASYNC103 - it goes on into the handler
             resume, argument = coroutine.throw, thrown
-        del trap  # neither a trap nor its answer, which may hold an exception whose traceback
-        try:  # comes through here, must keep this frame alive
+        # Traps and their answers may hold an exception whose traceback comes through here: kept,
+        # they would keep this frame alive.
+        del trap
+        try:
             trap = run(resume, argument)
         except StopIteration as done:
             return done.value

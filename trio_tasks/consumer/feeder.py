@@ -9,6 +9,10 @@ while, do it. With one step under way a second goes out only if it carries at le
 the capacity, so that the server works while handlers run; there is no third pump, so there is
 never a third step.
 
+A step that parks a job takes none: a take would tell us, and nobody else, when the job is due
+again, so that it would come back to us, who cannot run it, for ever. Without one the broker wakes
+somebody to tell.
+
 *Hungry* means: there may be jobs to take. A take that was filled leaves the feed hungry, one that
 was not leaves it satisfied; then, while slots are free, the *waker* waits for the queue's wake
 hint, until the next due instant, or (a remote broker may lose hints) for a second, and makes the
@@ -65,8 +69,10 @@ POLL_S = 1.0
 MOST_WANTED = 128
 """The most jobs that one step takes."""
 
-AFTER_FAILURE_S = 0.05
-"""Pause after a step that failed at once; a broker that is away makes the step itself wait."""
+FIRST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 0.4
+"""Pause after a request that failed at once, doubled each time. (A Redis that is away makes the
+request itself wait.)"""
 
 
 class Feed:
@@ -84,7 +90,7 @@ class Feed:
         counters: QueueCounters,
         new_registration: Callable[[str], Registration],
         on_tick_hint: Callable[[str, int | None], None],
-        on_joined: Callable[[str], None],
+        on_rejoined: Callable[[str], None],
         relay: Callable[[str], None],
     ) -> None:
         self.queue = queue
@@ -93,6 +99,7 @@ class Feed:
         self.outcomes = Outcomes()
         self.counters = counters
         self.draining = False
+        self.left = False
         self.lease_changed = Pulse()
         self.renewed_at = -math.inf
         self.good_until = -math.inf
@@ -105,7 +112,7 @@ class Feed:
         self._events = events
         self._new_registration = new_registration
         self._on_tick_hint = on_tick_hint
-        self._on_joined = on_joined
+        self._on_rejoined = on_rejoined
         self._relay = relay
         self._quarter = max(1, slots.concurrency // 4)
         self._hungry = False
@@ -115,7 +122,9 @@ class Feed:
         self._idle_pumps: list[anyio.Event] = []
         self._idle: anyio.Event | None = None
         self._wait_scope: anyio.CancelScope | None = None
-        self._flushed: anyio.Event | None = None
+        self._flushed = Pulse()
+        self._pause_s = FIRST_PAUSE_S
+        self._reported: str | None = None
         slots.join(self)
 
     # -- membership ------------------------------------------------------------------------------
@@ -137,7 +146,35 @@ class Feed:
         self.registration = registration
         self.renewed(sent, sent_at)
         self.hungry(True)
-        self._on_joined(self.queue)
+
+    async def rejoin(self) -> None:
+        """Join the queue anew, perhaps on a server that has lost its data.
+
+        Raises:
+            BrokerError: it could not.
+        """
+        await self.register()
+        log.info("queue %r: joined anew as a fresh incarnation", self.queue)
+        self._on_rejoined(self.queue)
+
+    async def leave(self) -> None:
+        """Wait until all is answered for, then leave the queue for good."""
+        await self._flush()
+        self.left = True
+        if self.membership is not None:
+            try:
+                await self.membership.leave()
+            except BrokerError as error:
+                self.counters.last_error = str(error)
+
+    async def _flush(self) -> None:
+        """Wait until no step is under way, nor an outcome left.
+
+        A take that was under way when draining began may still bring jobs to give back.
+        """
+        while self.outcomes or self._steps:
+            self.notify()
+            await self._flushed.wait()
 
     def renewed(self, sent: float, sent_at: float) -> None:
         """The lease was renewed by a request sent at these instants (loop's and real clock)."""
@@ -147,6 +184,7 @@ class Feed:
         self.good_until = sent + good_for_s
         self._stale_after = sent_at + good_for_s
         self.lease_changed.fire()
+        self.notify()
 
     def _no_longer_idle(self) -> None:
         """An idle member of a broker that is not remote did not renew: the keeper does it now."""
@@ -155,7 +193,7 @@ class Feed:
         self.lease_changed.fire()
 
     def stale(self) -> bool:
-        """Whether the last renewal is too old to begin a handler.
+        """Whether the last renewal is too old to begin a handler, or to take jobs.
 
         Real time, so that a process that was frozen notices before it does anything else. Where
         members cannot vanish unseen a freeze stops all of them alike.
@@ -241,7 +279,7 @@ class Feed:
                     return (await self.membership.debounce([ask]))[0]
                 except BrokerUnavailableError:
                     pass
-            await anyio.sleep(AFTER_FAILURE_S)
+            await anyio.sleep(FIRST_PAUSE_S)
 
     # -- pumps -----------------------------------------------------------------------------------
 
@@ -249,13 +287,18 @@ class Feed:
         if self.membership is None:
             return False
         waiting = len(self.outcomes)
-        may_take = self._hungry and not self.draining
-        if may_take and not self._slots.free:
+        may_take = self._hungry and self._takes_jobs()
+        if self._hungry and not may_take:
+            self._slots.step_out(self)
+        elif may_take and not self._slots.free:
             self._slots.line_up(self)
             may_take = False
         if not self._steps:
             return bool(waiting or may_take)
         return waiting >= self._quarter or (may_take and self._slots.free >= self._quarter)
+
+    def _takes_jobs(self) -> bool:
+        return not self.draining and not self.stale()
 
     async def pump(self) -> None:
         """Do steps while they are worth their while, until cancelled. Two of these run."""
@@ -265,7 +308,11 @@ class Feed:
             assert self.membership is not None
             entries = self.outcomes.draw()
             want = 0
-            if not self.draining and (self._hungry or not self._takes):
+            if (
+                (self._hungry or not self._takes)
+                and self._takes_jobs()
+                and not any(isinstance(outcome.verdict, Park) for _, outcome in entries)
+            ):
                 want = self._slots.reserve(self, MOST_WANTED)
             if not entries and not want:
                 # Others have the first turn: `line_up` brings us back.
@@ -290,15 +337,13 @@ class Feed:
         self._takes += bool(want)
         self.outcomes.under_way += len(entries)
         reply: StepReply | None = None
-        failed = True
         try:
             talkers = [held for held, _ in entries if held.lines or held.logged]
             if talkers:
                 await self._logs.settle(talkers)
-            reply = await step_or_halves(membership, entries, want, self._failed_as_a_whole)
-            failed = False
+            reply = await step_or_halves(membership, entries, want, self._report)
         except BrokerError as error:
-            self.counters.last_error = str(error)
+            self._report(error)
         finally:
             self._steps -= 1
             self._takes -= bool(want)
@@ -315,15 +360,23 @@ class Feed:
                 self._taken(membership, taken, want)
             if reply is not None and reply.relay:
                 self._relay(self.queue)
-            if self._flushed is not None and not self.outcomes.under_way and not self.outcomes:
-                self._flushed.set()
+            self._flushed.fire()
             self.notify()
-        if failed:
-            await anyio.sleep(AFTER_FAILURE_S)
+        if reply is None or Applied.REFUSED in reply.applied:
+            pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, LONGEST_PAUSE_S)
+            await anyio.sleep(pause_s)
+        else:
+            self._pause_s, self._reported = FIRST_PAUSE_S, None
 
-    def _failed_as_a_whole(self, error: BrokerError) -> None:
-        self.counters.last_error = str(error)
-        log.error("queue %r: the broker refused a step: %s", self.queue, error)
+    def _report(self, error: BrokerError) -> None:
+        """Keep an error for the statistics; say once that the broker refuses what we ask.
+
+        That it is away the broker says itself.
+        """
+        text = self.counters.last_error = str(error)
+        if not isinstance(error, BrokerUnavailableError) and text != self._reported:
+            self._reported = text
+            log.error("queue %r: the broker refused a step: %s", self.queue, text)
 
     def _started(self, membership: Membership, taken: Taken) -> int:
         """Fill slots with what was handed out; how many slots are used."""
@@ -349,11 +402,15 @@ class Feed:
     def _taken(self, membership: Membership, taken: Taken, want: int) -> None:
         now = loop_time()
         match taken.status:
-            case TakeStatus.TAKEN | TakeStatus.PAUSED:
+            case TakeStatus.TAKEN:
                 due = taken.next_due_in_ms
                 self._due_at = None if due is None else now + due / 1000
                 self._on_tick_hint(self.queue, taken.next_tick_in_ms)
-                self.hungry(taken.status is TakeStatus.TAKEN and len(taken.deliveries) >= want)
+                self.hungry(len(taken.deliveries) >= want)
+            case TakeStatus.PAUSED:
+                self._due_at = None  # what is due waits too; `resume` wakes us
+                self._on_tick_hint(self.queue, taken.next_tick_in_ms)
+                self.hungry(False)
             case TakeStatus.DEAD:
                 if membership is self.membership:
                     self.died()
@@ -412,13 +469,6 @@ class Feed:
                 setattr(counters, kind, getattr(counters, kind) + 1)
                 self._events.publish(kind, held, state)
 
-    async def flush(self) -> None:
-        """Wait until all outcomes have been answered."""
-        while self.outcomes or self.outcomes.under_way:
-            self._flushed = anyio.Event()
-            self.notify()
-            await self._flushed.wait()
-
     # -- waker -----------------------------------------------------------------------------------
 
     async def waker(self) -> None:
@@ -435,7 +485,7 @@ class Feed:
                 try:
                     await self.membership.wait(wait_s)
                 except BrokerError:
-                    await anyio.sleep(AFTER_FAILURE_S)
+                    await anyio.sleep(FIRST_PAUSE_S)
             full = self._wait_scope.cancelled_caught
             self._wait_scope = None
             if not full:

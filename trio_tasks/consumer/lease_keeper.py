@@ -32,20 +32,25 @@ LONGEST_PAUSE_S = 5.0
 
 
 async def renew(feed: Feed, broker: Broker) -> None:
-    """Beat for a feed, and join anew when its incarnation is dead, until cancelled."""
+    """Beat for a feed, and join anew when its incarnation is dead, until it has left."""
     pause_s = FIRST_PAUSE_S
-    while True:
+    while not feed.left:
         try:
             if feed.membership is None:
-                await feed.register()
-                log.info("queue %r: joined anew as a fresh incarnation", feed.queue)
+                await feed.rejoin()
             else:
                 await _beat_in_time(feed, broker)
             pause_s = FIRST_PAUSE_S
         except BrokerError as error:
             feed.counters.last_error = str(error)
             await anyio.sleep(pause_s * (0.5 + jitter()))
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            pause_s = min(2 * pause_s, _longest_pause_s(feed))
+
+
+def _longest_pause_s(feed: Feed) -> float:
+    """A broker that is back must hear of us before it begins to declare the silent dead."""
+    assert feed.registration is not None
+    return min(LONGEST_PAUSE_S, beat_every_ms(feed.registration.lease_ms) / 1000)
 
 
 async def _beat_in_time(feed: Feed, broker: Broker) -> None:

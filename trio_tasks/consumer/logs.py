@@ -2,11 +2,13 @@
 
 Lines of one attempt go out together, in order. One task sends whatever has accumulated; an
 outcome waits for its job's lines (`settle`), because a line that comes after the outcome is of a
-superseded start and would be dropped.
+superseded start and would be dropped. Lines wait for a broker that is away; those that it refuses
+are dropped, so that a job can end though the server's memory is full.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Awaitable, Callable, Collection, Generator, Mapping
 from typing import TYPE_CHECKING, Any, cast
@@ -17,12 +19,14 @@ import anyio.lowlevel
 
 from trio_tasks import payloads
 from trio_tasks.consumer.pulse import Pulse
-from trio_tasks.errors import BrokerError, SerializationError
+from trio_tasks.errors import BrokerError, BrokerUnavailableError, SerializationError
 
 if TYPE_CHECKING:
     from trio_tasks.consumer.held import Held
 
 __all__ = ["MAX_LINE_BYTES", "JobLogs", "encode_line"]
+
+log = logging.getLogger("trio_tasks.consumer")
 
 MAX_LINE_BYTES = 65_536
 """The longest log line, as JSON."""
@@ -44,7 +48,7 @@ class JobLogs:
     def logger(self, held: Held, max_lines: int) -> Callable[[object], Awaitable[None]]:
         """The function behind `job.logger` of one attempt."""
 
-        def log(message: object) -> Awaitable[None]:
+        def logger(message: object) -> Awaitable[None]:
             line = encode_line(message)
             if held.ended:
                 raise RuntimeError(
@@ -57,11 +61,14 @@ class JobLogs:
                 anyio.from_thread.run_sync(self._append, held, max_lines, line, token=self._token)
             return _Sent(self, held)
 
-        return log
+        return logger
 
     def _append(self, held: Held, max_lines: int, line: bytes) -> None:
+        if not max_lines:
+            return
         held.logged = True
         held.lines.append(line)
+        del held.lines[:-max_lines]
         self._waiting[held] = max_lines
         self._work.set()
 
@@ -88,10 +95,14 @@ class JobLogs:
             try:
                 membership = held.feed.membership
                 if membership is not None:
-                    await membership.log(held.delivery.token, lines[-max_lines:], max_lines)
+                    await membership.log(held.delivery.token, lines, max_lines)
                     return
-            except BrokerError:
-                pass  # unreachable: the lines wait for its return, and the outcome for the lines
+            except BrokerUnavailableError:
+                pass  # the lines wait for its return, and the outcome for the lines
+            except BrokerError as error:
+                job_id = held.delivery.token.job_id
+                log.warning("job %r: %d log line(s) were refused: %s", job_id, len(lines), error)
+                return
             await anyio.sleep(RETRY_AFTER_S)
 
 

@@ -2,25 +2,25 @@
 
 1. *Draining.* No further take; jobs that a take in flight still brings are given back. Renewal
    and committing go on, handlers go on for at most the grace.
-2. *Cancelling.* Only the slots' scopes are cancelled. Cancelled attempts are given back uncounted.
-   A sync handler in a thread cannot be cancelled: it is waited for, then left to its lease.
-3. *Releasing and flushing.* Outcomes and give-backs go out, then each queue is left, so that other
-   workers can start the released jobs at once.
+2. *Cancelling.* Only the slots' scopes are cancelled. Cancelled attempts are given back uncounted,
+   at once, so that other workers can start them. A sync handler in a thread cannot be cancelled:
+   it is waited for, then left to its lease.
+3. *Releasing and flushing.* The last outcomes and give-backs go out, each queue is left, children
+   are carried to other queues.
 
 If the broker is gone, the last phase gives up after its time; leases do the rest. The only thing
 that can hold it up is an async handler that shields itself from cancellation: structured
-concurrency cannot leave it behind.
+concurrency cannot leave it behind, so its lease is kept and its outcome committed all the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 import anyio
 
 from trio_tasks.context import CancelReason
-from trio_tasks.errors import BrokerError
 
 if TYPE_CHECKING:
     from trio_tasks.consumer.attempt import Attempts
@@ -41,14 +41,18 @@ async def shut_down(
     feeds: Sequence[Feed],
     slots: Slots,
     attempts: Attempts,
+    relayed: Callable[[], Awaitable[None]],
     grace: float,
     skip_grace: anyio.Event,
 ) -> None:
-    """Run the protocol. Takes at most `grace` + 2 s; `skip_grace` cuts the grace short."""
+    """Run the protocol. Takes at most `grace` + 2 s; `skip_grace` cuts the grace short.
+
+    `relayed` waits until children for other queues have been carried there.
+    """
     for feed in feeds:
         feed.draining = True
     for held in slots.withdraw():
-        held.cause = CancelReason.SHUTDOWN
+        held.cancel(CancelReason.SHUTDOWN)
         attempts.give_up(held)
 
     with anyio.move_on_after(grace):
@@ -62,11 +66,13 @@ async def shut_down(
     for slot in slots.slots:
         if slot.thread_scope is not None:
             slot.thread_scope.cancel()
+    await slots.wait_idle()
 
     with anyio.move_on_after(FLUSH_S):
         async with anyio.create_task_group() as nursery:
             for feed in feeds:
-                nursery.start_soon(_flush_and_leave, feed)
+                nursery.start_soon(feed.leave)
+        await relayed()
 
 
 async def _idle_or(slots: Slots, skip_grace: anyio.Event) -> None:
@@ -79,12 +85,3 @@ async def _idle_or(slots: Slots, skip_grace: anyio.Event) -> None:
         nursery.start_soon(skipped)
         await slots.wait_idle()
         nursery.cancel_scope.cancel()
-
-
-async def _flush_and_leave(feed: Feed) -> None:
-    await feed.flush()
-    if feed.membership is not None:
-        try:
-            await feed.membership.leave()
-        except BrokerError as error:
-            feed.counters.last_error = str(error)

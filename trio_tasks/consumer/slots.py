@@ -23,6 +23,7 @@ the job ends finds the job ended; the slot sees the cancelled scope before it be
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, cast
@@ -119,9 +120,10 @@ class Slots:
             self._line.append(feed)
 
     def step_out(self, feed: Feed) -> None:
-        """`feed` has no more use for a slot."""
+        """`feed` has no more use for a slot: those behind it move up."""
         if feed in self._line:
             self._line.remove(feed)
+            self._call_line()
 
     def release(self, count: int) -> None:
         """Give back `count` slots."""
@@ -132,6 +134,9 @@ class Slots:
         if was_full:
             for feed in self._feeds:
                 feed.slots_available()
+        self._call_line()
+
+    def _call_line(self) -> None:
         for feed in tuple(self._line):
             feed.notify()
 
@@ -176,23 +181,31 @@ class Slots:
         slot = Slot()
         self.slots.append(slot)
         while True:
-            left_by: BaseException | None = None
             try:
                 with anyio.CancelScope() as scope:
                     slot.scope = scope
                     await self._jobs(slot)
-            except BaseException as error:  # noqa: ASYNC103 - sorted out below
-                left_by = error
-            outer, own = _split(left_by)
-            held = slot.held
-            if held is not None:
-                slot.held = held.slot = None
-                self._broken_off(held, own)
-                self._ended()
-            elif own is not None:
-                raise own  # not a handler's: ours
-            if outer is not None:
-                raise outer
+            except BaseException as error:  # noqa: ASYNC103 - raises what is not the handler's
+                self._left_by(slot, error)
+            else:
+                self._left(slot, None)
+
+    def _left_by(self, slot: Slot, error: BaseException) -> None:
+        """The scope was left by an exception: part of it may belong to a scope further out."""
+        outer, own = _split(error)
+        self._left(slot, own)
+        if outer is not None:
+            raise outer
+
+    def _left(self, slot: Slot, error: BaseException | None) -> None:
+        """The scope was left; if in the middle of a job, that has come to its end."""
+        held = slot.held
+        if held is not None:
+            slot.held = held.slot = None
+            self._broken_off(held, error)
+            self._ended()
+        elif error is not None:
+            raise error  # not a handler's: ours
 
     async def _jobs(self, slot: Slot) -> None:
         since = monotonic()
@@ -231,12 +244,14 @@ class Slots:
                 self._parked.remove(slot)
 
 
-def _split(
-    error: BaseException | None,
-) -> tuple[BaseException | None, BaseException | None]:
-    """What must go on outwards (cancellation of an outer scope), and what is the handler's."""
-    if error is None:
-        return None, None
+def _split(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
+    """What must go on outwards (cancellation of an outer scope), and what is the handler's.
+
+    On asyncio a handler raises `CancelledError` also when it awaits a task that somebody else has
+    cancelled. That is the handler's: no scope around the slot is cancelled.
+    """
+    if anyio.current_effective_deadline() > -math.inf:
+        return None, error
     if isinstance(error, anyio.get_cancelled_exc_class()):
         return error, None
     if isinstance(error, BaseExceptionGroup):

@@ -8,6 +8,7 @@ from typing import assert_never
 from trio_tasks.broker import REPARK_MS, Applied, Outcome, StartToken
 from trio_tasks.memory.debouncing import reopen
 from trio_tasks.memory.ending import bury, finish
+from trio_tasks.memory.members import is_alive
 from trio_tasks.memory.outbox import add_child, publish
 from trio_tasks.memory.records import RELEASED, StoredJob
 from trio_tasks.memory.store import QueueStore
@@ -113,7 +114,7 @@ def _give_back(queue: QueueStore, job: StoredJob, release: Release) -> None:
 def _served(queue: QueueStore, event: str, now_ms: int) -> bool:
     """Whether a living member has a handler for the event."""
     return any(
-        event in member.events and member.lease_until_ms >= now_ms
+        event in member.events and is_alive(queue, member, now_ms)
         for member in queue.members.values()
     )
 

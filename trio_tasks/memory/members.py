@@ -2,6 +2,10 @@
 
 An incarnation is alive while it is a member. Declaring it dead is removing it; what is pending
 under it can then be taken over. Nothing else has to be said about the dead.
+
+A member of this process that holds nothing has nothing that others wait for, and cannot vanish
+unseen: it lives without renewing its lease (`Broker.remote`), which begins anew with the first job
+that it gets.
 """
 
 from __future__ import annotations
@@ -10,7 +14,16 @@ from trio_tasks.broker import Beat, Registration
 from trio_tasks.memory.records import Member
 from trio_tasks.memory.store import QueueStore
 
-__all__ = ["beat", "declare_dead", "end_leases", "leave", "register", "renew_after_outage"]
+__all__ = [
+    "beat",
+    "begin_lease",
+    "declare_dead",
+    "end_leases",
+    "is_alive",
+    "leave",
+    "register",
+    "renew_after_outage",
+]
 
 
 def register(queue: QueueStore, registration: Registration, now_ms: int) -> None:
@@ -29,6 +42,8 @@ def leave(queue: QueueStore, incarnation: str) -> None:
     """Remove a member, or leave one that owns jobs still to its lease. The hint is passed on."""
     if incarnation not in queue.pending:
         queue.members.pop(incarnation, None)
+    elif incarnation in queue.members:
+        queue.members[incarnation].attached = False
     queue.startable = True
 
 
@@ -66,8 +81,21 @@ def renew_after_outage(queue: QueueStore, lease_ms: int, now_ms: int) -> None:
 
 def end_leases(queue: QueueStore, now_ms: int) -> None:
     """Declare dead those whose lease has ended."""
-    for member in [m for m in queue.members.values() if m.lease_until_ms <= now_ms]:
+    for member in [m for m in queue.members.values() if not is_alive(queue, m, now_ms)]:
         declare_dead(queue, member.incarnation)
+
+
+def is_alive(queue: QueueStore, member: Member, now_ms: int) -> bool:
+    """Whether a member's lease goes on, or it holds nothing that could end one."""
+    holds_nothing = member.attached and member.incarnation not in queue.pending
+    return holds_nothing or now_ms < member.lease_until_ms
+
+
+def begin_lease(queue: QueueStore, incarnation: str, now_ms: int) -> None:
+    """Jobs are about to be handed to a member: its lease begins, if it held none so far."""
+    if incarnation not in queue.pending:
+        member = queue.members[incarnation]
+        member.lease_until_ms = now_ms + member.lease_ms
 
 
 def declare_dead(queue: QueueStore, incarnation: str) -> None:

@@ -158,7 +158,10 @@ class StoredJob:
 
 @dataclass(slots=True)
 class Member:
-    """An incarnation that lives."""
+    """An incarnation that lives.
+
+    `attached`: somebody in this process works through it.
+    """
 
     incarnation: str
     consumer_id: str
@@ -166,6 +169,7 @@ class Member:
     events: frozenset[str]
     lease_ms: int
     lease_until_ms: int
+    attached: bool = True
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from trio_tasks.broker import Delivery, StartToken, Taken, TakeStatus
-from trio_tasks.memory.members import end_leases, renew_after_outage
+from trio_tasks.memory.members import begin_lease, end_leases, renew_after_outage
 from trio_tasks.memory.records import RELEASED, Entry, StoredJob
 from trio_tasks.memory.store import LEVELS, QueueStore
 from trio_tasks.processor.lifecycle import Step
@@ -32,6 +32,7 @@ def take(queue: QueueStore, incarnation: str, want: int, now_ms: int, *, lease_m
     queue.forget_hints()
     if queue.paused:
         return Taken(TakeStatus.PAUSED, now_ms, queue.next_due_in_ms(now_ms), next_tick_in_ms)
+    begin_lease(queue, incarnation, now_ms)
     promote(queue, now_ms)
     startable = _startable(queue)
     deliveries = [

@@ -93,12 +93,14 @@ class BlockingBroker:
             QueueFullError: the server's memory is full. Of more than `BATCH` jobs, or of several
                 queues, some may have been stored.
         """
-        stored: dict[str, list[Emitted]] = {job.queue: [] for job in jobs}
+        by_queue: dict[str, list[NewJob]] = {}
+        for job in jobs:
+            by_queue.setdefault(job.queue, []).append(job)
+        stored: dict[str, list[Emitted]] = {queue: [] for queue in by_queue}
         try:
-            for queue in stored:
-                of_queue = [job for job in jobs if job.queue == queue]
-                for start in range(0, len(of_queue), BATCH):
-                    step = of_queue[start : start + BATCH]
+            for queue, some in by_queue.items():
+                for start in range(0, len(some), BATCH):
+                    step = some[start : start + BATCH]
                     call = calls.enqueue(self._keys(queue), step, tombstone_ms=TOMBSTONE_MS)
                     stored[queue] += self._link.call(call, repeat=True)
         except BrokerUnavailableError as error:

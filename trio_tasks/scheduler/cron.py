@@ -41,16 +41,23 @@ class Cron:
         self._declared = tuple(declared)
         self._own = {plan.schedule.name for plan in declared}
         self._next_at: float | None = None
+        self._looked_at = -float("inf")
         self._hint = anyio.Event()
         self._declare_at = -float("inf")
         self._unreadable: set[str] = set()
 
     def hint(self, in_ms: int | None) -> None:
-        """A take has told when the next occurrence is: wake up, if it is sooner than known."""
+        """A take has told when the next occurrence is: wake up, if it is sooner than known.
+
+        One that is overdue is ours to tick, or that of a handler that no living worker has: it is
+        worth a look now and then, not with every take.
+        """
         if in_ms is None:
             return
-        at = environment.loop_time() + in_ms / 1000
-        if self._next_at is None or at < self._next_at - 0.001:
+        now = environment.loop_time()
+        if in_ms <= 0 and now < self._looked_at + PAUSE_S:
+            return
+        if self._next_at is None or now + in_ms / 1000 < self._next_at - 0.001:
             self._hint.set()
 
     def declare_again(self) -> None:
@@ -90,6 +97,7 @@ class Cron:
 
     async def _tick_due(self) -> float | None:
         """Tick what is due; seconds until the next occurrence, `None` if there is none."""
+        self._looked_at = environment.loop_time()
         answer = await self._broker.due_schedules(self._queue)
         due = [schedule for schedule in answer.due if self._is_ours(schedule)]
         again = False

@@ -41,8 +41,8 @@ class Scheduler:
         """The next occurrence in `queue` comes `in_ms` from now."""
         self._crons[queue].hint(in_ms)
 
-    def joined(self, queue: str) -> None:
-        """`queue` was joined (anew): its schedules are declared again."""
+    def rejoined(self, queue: str) -> None:
+        """`queue` was joined anew: its schedules are declared again."""
         self._crons[queue].declare_again()
 
     async def declare(self) -> None:

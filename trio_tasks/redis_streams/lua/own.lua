@@ -39,7 +39,6 @@ for level in string.gmatch(levels_in_use(), '%d') do
   local from = '-'
   repeat
     local rows = redis.pcall('XPENDING', STREAM .. level, 'g', from, '+', 1000, incarnation)
-    if rows.err then break end
     for _, row in ipairs(rows) do
       local token = level .. ' ' .. row[1] .. ' ' .. row[4]
       if have[token] then
