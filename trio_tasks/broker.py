@@ -242,6 +242,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         attempt: the number of the run that ended.
+        ran: its handler had begun; an end without that uses no attempt.
         attempts: total runs as this worker saw them (shown by `info()`).
         retention_ms: how long the ended job and its result are kept.
         result: JSON bytes of the handler's value (complete).
@@ -258,6 +259,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     event: str
     attempt: int
     verdict: Verdict
+    ran: bool = True
     attempts: int | None = None
     retention_ms: int = 0
     result: bytes | None = None

@@ -165,8 +165,8 @@ class JobError:
     """
 
     type: str
-    message: str
-    traceback: str
+    message: str = field(repr=False)
+    traceback: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import pytest
 from tests.contract.world import LONG_MS, World, error_bytes
 from trio_tasks.broker import REPARK_MS, Applied
 from trio_tasks.job import JobState
-from trio_tasks.processor.decisions import Cancel, Complete, Die, Park, Retry, Skip
+from trio_tasks.processor.decisions import Cancel, Complete, Die, Park, Retry, Skip, Verdict
 
 pytestmark = pytest.mark.anyio
 
@@ -257,3 +257,15 @@ async def test_outcomes_count_up_to_what_was_emitted(world: World) -> None:
     there = counts.queued + counts.delayed + counts.waiting + counts.running + counts.dead
     ended = counts.completed + counts.skipped + counts.cancelled
     assert counts.emitted == there + ended == 8
+
+
+@pytest.mark.parametrize("verdict", [Die("exhausted"), Skip("debounced"), Cancel("user")])
+async def test_an_end_before_the_handler_began_uses_no_attempt(
+    world: World, verdict: Verdict
+) -> None:
+    job_id = await world.emit()
+    worker = await world.worker()
+
+    assert await worker.end(await worker.take_one(), verdict, ran=False) is Applied.APPLIED
+
+    assert (await world.read(job_id)).attempt == 0

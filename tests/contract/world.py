@@ -117,6 +117,7 @@ class JobFields(RecordFields, total=False):
 class OutcomeFields(TypedDict, total=False):
     """Fields of an `Outcome` that a test may set."""
 
+    ran: bool
     attempts: int | None
     retention_ms: int
     result: bytes | None

@@ -288,6 +288,7 @@ class Attempts:
             token=outcome.token,
             event=outcome.event,
             attempt=outcome.attempt,
+            ran=outcome.ran,
             attempts=outcome.attempts,
             verdict=verdict,
             error=b'{"type":"trio_tasks.errors.InternalError",'
@@ -341,6 +342,7 @@ class Attempts:
                 token=delivery.token,
                 event="" if record is None else record.event,
                 attempt=facts.attempt,
+                ran=held.begun,
                 attempts=processor.attempts_of(facts),
                 verdict=verdict,
                 retention_ms=retention_ms,

@@ -39,7 +39,7 @@ def publish(queue: QueueStore, job: StoredJob, outcome: Outcome, now_ms: int) ->
         "queue": queue.name.encode(),
         "event": outcome.event.encode(),
         "reason": (job.now.why or "").encode(),
-        "attempts": b"%d" % outcome.attempt,
+        "attempts": b"%d" % job.attempt,
         "at_ms": b"%d" % now_ms,
         "error": outcome.error or b"",
         "data": job.raw if job.record is None else job.record.data,

@@ -167,7 +167,7 @@ def _full_row(queue: str, outcome: Outcome) -> list[Argument]:
         f"{kind} {outcome.attempt} {outcome.retention_ms} {_word(outcome.attempts)} {delay_ms}"
         f" {since_ms} {_word(by)} {_word(outcome.reopen)} {_word(outcome.dead_letter_stream)}"
         f" {outcome.generation} {unless} {outcome.event or '-'} {int(outcome.logged)}"
-        f" {len(children)}"
+        f" {len(children)} {int(outcome.ran)}"
     )
     token = outcome.token
     row: list[Argument] = [token.job_id, token.entry, words, encoded(reason), body or b""]

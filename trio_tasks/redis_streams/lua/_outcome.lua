@@ -11,7 +11,7 @@ local function parsed(words)
   return {
     kind = list[1], attempt = list[2], retention = list[3], attempts = at(4), delay = list[5],
     since = at(6), by = at(7), reopen = at(8), stream = at(9), generation = list[10],
-    unless = list[11], event = at(12), logged = list[13], children = list[14],
+    unless = list[11], event = at(12), logged = list[13], children = list[14], ran = list[15] == '1',
   }
 end
 
@@ -27,7 +27,7 @@ end
 
 local function publish(id, o)
   call('XADD', OUT, '*', 's', o.stream, 'i', id, 'g', o.generation, 'v', o.event or '',
-    'w', o.reason, 'a', o.attempt, 't', NOW, 'er', o.body, 'b', call('HGET', JOB .. id, 'b') or '')
+    'w', o.reason, 'a', o.used, 't', NOW, 'er', o.body, 'b', call('HGET', JOB .. id, 'b') or '')
 end
 
 -- Returns the answer, and whether the entry is to be acked and deleted.
@@ -46,8 +46,9 @@ local function apply(id, level, entry, token, idle, o)
   local state = TARGETS[kind]
   if not state or not legal('r', state) then return 'E', false end
 
-  local counts = kind ~= 'k' and kind ~= 'u' and kind ~= 'i'
+  local counts = kind == 'v' or o.ran and kind ~= 'k' and kind ~= 'u' and kind ~= 'i'
   local used = counts and tonumber(o.attempt) or o.attempt - 1
+  o.used = used
   local set = { 's', state }
   local function put(name, value) set[#set + 1], set[#set + 2] = name, value end
   if used > 0 then put('a', used) end

@@ -1,0 +1,1 @@
+"""Cron and relay on brokers that fail when they are told to."""

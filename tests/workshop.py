@@ -1,0 +1,80 @@
+"""Managers on a FaultyBroker, and a look into the engine that runs in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+
+from tests.faulty_broker import FaultyBroker
+from trio_tasks import TaskManager
+from trio_tasks.broker import Stored
+from trio_tasks.consumer.consumer import ConsumerCore
+from trio_tasks.consumer.feeder import Feed
+from trio_tasks.consumer.slots import Slots
+from trio_tasks.engine import Engine
+
+__all__ = [
+    "check_slots",
+    "consumer_of",
+    "engine_of",
+    "eventually",
+    "feed_of",
+    "manager_on",
+    "slots_of",
+    "stored",
+]
+
+
+def manager_on(broker: FaultyBroker, **options: Any) -> TaskManager[Any]:
+    """A manager with quick retries that works on this broker."""
+    options.setdefault("processor", {"retry": {"delay": 0.01, "jitter": 0}})
+    manager = TaskManager("memory://", **options)
+    manager._new_broker = lambda: broker
+    return manager
+
+
+def engine_of(manager: TaskManager[Any]) -> Engine:
+    assert manager._engine is not None
+    return manager._engine
+
+
+def consumer_of(manager: TaskManager[Any]) -> ConsumerCore:
+    consumer = engine_of(manager).consumer
+    assert consumer is not None
+    return consumer
+
+
+def feed_of(manager: TaskManager[Any], queue: str = "default") -> Feed:
+    return consumer_of(manager).feeds[queue]
+
+
+def slots_of(manager: TaskManager[Any]) -> Slots:
+    return consumer_of(manager)._slots
+
+
+def check_slots(manager: TaskManager[Any]) -> None:
+    """Every slot is free, reserved for a take under way, promised to a job, or runs one."""
+    slots, feeds = slots_of(manager), consumer_of(manager).feeds.values()
+    known = slots.free + len(slots.ready) + slots.running
+    assert slots.free >= 0
+    assert slots.running == sum(slot.held is not None for slot in slots.slots)
+    if any(feed._takes for feed in feeds):
+        assert known < slots.concurrency
+    else:
+        assert known == slots.concurrency
+
+
+async def stored(broker: FaultyBroker, job_id: str, queue: str = "default") -> Stored:
+    """A job as it lies in the broker."""
+    (found,) = await broker.read(queue, [job_id])
+    assert found is not None
+    return found
+
+
+async def eventually(holds: Callable[[], bool], *, within: float = 5.0) -> None:
+    """Wait until a condition holds, on whatever clock the loop has."""
+    with anyio.fail_after(within):
+        while not holds():  # noqa: ASYNC110 - it looks at what others leave behind
+            await anyio.sleep(0.001)
