@@ -162,7 +162,10 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Emitted(msgspec.Struct, frozen=True):
-    """The answer to one emit: the job's id, and whether this emit made it."""
+    """The answer to one emit: the job's id, and whether this emit made it.
+
+    A repeated emit (the same minted id, or the same emit number) gets the same answer again.
+    """
 
     id: str
     created: bool

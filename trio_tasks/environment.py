@@ -14,19 +14,54 @@ import random
 import secrets
 import socket
 import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import TypeAlias
 
 import anyio
 
 from trio_tasks.job import Millis
 
-__all__ = ["Ids", "host_name", "jitter", "loop_time", "monotonic", "wall_clock_ms"]
+__all__ = [
+    "Ids",
+    "Luck",
+    "host_name",
+    "jitter",
+    "loop_time",
+    "monotonic",
+    "simulated",
+    "wall_clock_ms",
+]
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+Luck: TypeAlias = random.Random
+"""A source of luck that repeats itself: the same seed, the same draws."""
+
+_luck: Luck | None = None
+_clock_ms: Callable[[], int] | None = None
+
+
+@contextmanager
+def simulated(luck: Luck, wall_clock_ms: Callable[[], int]) -> Generator[None]:
+    """Let all luck and ids of this process come from `luck`, its clocks from elsewhere than reality.
+
+    For simulations, which repeat themselves with their seed; one at a time. `monotonic` becomes
+    the event loop's clock, which is a virtual one there.
+    """
+    global _luck, _clock_ms
+    if _luck is not None:
+        raise RuntimeError("this process simulates already: one simulation at a time")
+    _luck, _clock_ms = luck, wall_clock_ms
+    try:
+        yield
+    finally:
+        _luck = _clock_ms = None
 
 
 def wall_clock_ms() -> Millis:
     """This machine's wall clock. Shown to people (`emitted_at`); it decides nothing."""
-    return Millis(time.time_ns() // 1_000_000)
+    return Millis(time.time_ns() // 1_000_000 if _clock_ms is None else _clock_ms())
 
 
 def loop_time() -> float:
@@ -36,12 +71,12 @@ def loop_time() -> float:
 
 def monotonic() -> float:
     """Seconds of real time. Only for "have I held the loop too long", never for policy."""
-    return time.monotonic()
+    return time.monotonic() if _luck is None else loop_time()
 
 
 def jitter() -> float:
     """Luck in [0, 1)."""
-    return random.random()
+    return random.random() if _luck is None else _luck.random()
 
 
 def host_name() -> str:
@@ -50,7 +85,8 @@ def host_name() -> str:
 
 
 def _random_text(length: int) -> str:
-    number = secrets.randbits(5 * length)
+    bits = secrets.randbits if _luck is None else _luck.getrandbits
+    number = bits(5 * length)
     return "".join(_ALPHABET[(number >> (5 * place)) & 31] for place in range(length))
 
 

@@ -82,7 +82,8 @@ class BrokerUnavailableError(BrokerError):
 class QueueFullError(BrokerError):
     """Outside fault: a limit was reached, of the queue or of the server's memory.
 
-    Nothing was written. Jobs that run can still finish.
+    Nothing of the atomic step that met it was written (one of up to 250 jobs of a queue). Jobs
+    that run can still finish.
     """
 
 

@@ -93,6 +93,7 @@ class End:
         "die unless served", "skip", "skip unless served", "cancel",
     ]  # fmt: skip
     children: tuple[Spec, ...] = ()
+    ran: bool = True
     kept: bool = True
     error: bool = False
     reopen: bool = False
@@ -253,6 +254,7 @@ ends = st.builds(
          "count", "die", "die", "die unless served", "skip", "skip unless served", "cancel"]
     ),
     children=st.lists(specs, max_size=2).map(tuple),
+    ran=st.booleans(),
     kept=st.booleans(),
     error=st.booleans(),
     reopen=st.booleans(),
@@ -441,6 +443,7 @@ class _Both:
             event="" if delivery.record is None else delivery.record.event,
             attempt=delivery.attempt,
             verdict=verdict,
+            ran=end.ran or end.verdict == "complete",
             attempts=delivery.attempt + 2 if end.error else None,
             retention_ms=HOUR_MS if end.kept else 0,
             result=b"null" if end.error else b'"result"',

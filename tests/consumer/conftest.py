@@ -1,42 +1,52 @@
-"""Tests run on Trio under a virtual clock; those marked `both_loops` on asyncio too."""
+"""Tests run on Trio under a virtual clock; those marked `both_loops` on asyncio too.
+
+Those marked `real_time` have threads or sockets, which a virtual clock does not see.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from inspect import iscoroutinefunction
 from typing import Any
 
-import anyio
 import pytest
 from trio.testing import MockClock
 
 from tests.faulty_broker import FaultyBroker
+from tests.servers import timed
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "real_time: not under a virtual clock")
+    config.addinivalue_line("markers", "asyncio_only: about what only asyncio does")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """No test hangs: for ten seconds at most, or until there is nothing left to wait for.
+
+    (Not by a fixture: a scope that is cancelled between its two halves takes the runner with it.)
+    """
+    if isinstance(item, pytest.Function) and iscoroutinefunction(item.obj):
+        item.obj = timed(100 * 86_400 if _is_virtual(item) else 10)(item.obj)
+
+
+def _is_virtual(item: pytest.Function) -> bool:
+    loop = item.callspec.params.get("loop", "trio") if hasattr(item, "callspec") else "trio"
+    return loop == "trio" and item.get_closest_marker("real_time") is None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "loop" in metafunc.fixturenames:
-        both = metafunc.definition.get_closest_marker("both_loops")
-        metafunc.parametrize("loop", ["trio", "asyncio"] if both else ["trio"])
+        loops = ["trio"]
+        if metafunc.definition.get_closest_marker("both_loops"):
+            loops = ["trio", "asyncio"]
+        if metafunc.definition.get_closest_marker("asyncio_only"):
+            loops = ["asyncio"]
+        metafunc.parametrize("loop", loops)
 
 
 @pytest.fixture
-def anyio_backend(
-    loop: str, request: pytest.FixtureRequest
-) -> tuple[str, dict[str, object]]:
-    if loop == "asyncio":
-        return "asyncio", {}
-    if request.node.get_closest_marker("real_time"):
-        return "trio", {}
-    return "trio", {"clock": MockClock(autojump_threshold=0)}
-
-
-@pytest.fixture(autouse=True)
-async def _in_time(loop: str, request: pytest.FixtureRequest) -> AsyncGenerator[None]:
-    """No test hangs for longer than ten seconds of real time."""
-    if loop == "trio" and not request.node.get_closest_marker("real_time"):
-        yield  # a virtual clock has no real time: what hangs for ever jumps to the end of the test
-        return
-    with anyio.fail_after(10):
-        yield
+def anyio_backend(loop: str, request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
+    return loop, {"clock": MockClock(autojump_threshold=0)} if _is_virtual(request.node) else {}
 
 
 @pytest.fixture

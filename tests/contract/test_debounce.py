@@ -119,9 +119,7 @@ async def test_a_leading_window_reopens_when_a_cancel_request_ends_its_holder(
     assert await worker.ask(second, "k", edge="leading") == second.token.job_id
 
 
-@pytest.mark.parametrize(
-    "verdict", [Retry(delay_ms=LONG_MS), Release(counted=True, began=True)]
-)
+@pytest.mark.parametrize("verdict", [Retry(delay_ms=LONG_MS), Release(counted=True, began=True)])
 async def test_a_leading_window_reopens_when_its_holder_is_cancelled_while_it_waits(
     world: World, verdict: Complete
 ) -> None:

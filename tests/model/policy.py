@@ -19,10 +19,10 @@ from trio_tasks.processor.decisions import (
     Skip,
 )
 from trio_tasks.processor.facts import JobFacts
-from trio_tasks.processor.inputs import Failed, HandedOut, Input, Interrupted, LeaseLost
+from trio_tasks.processor.inputs import CancelRequested, Failed, Input, Succeeded
 from trio_tasks.processor.processor import Processor
 
-__all__ = ["FAILED", "GRACE_MS", "INTERRUPTED", "LEASE_LOST", "decide", "outcome"]
+__all__ = ["CANCELLED", "FAILED", "GRACE_MS", "SUCCEEDED", "decide", "outcome"]
 
 GRACE_MS: Final = 10_000
 
@@ -30,14 +30,9 @@ _PROCESSOR: Final = Processor(
     ProcessorOptions(retry=RetryPolicy(delay=0, jitter=0)), unknown_event_grace_ms=GRACE_MS
 )
 
+SUCCEEDED: Final = Succeeded()
 FAILED: Final = Failed(ValueError())
-INTERRUPTED: Final = Interrupted(began=True)
-LEASE_LOST: Final = LeaseLost(began=True)
-
-
-def handed_out(*, known: bool, cancelled: bool) -> HandedOut:
-    """The first question about each delivery."""
-    return HandedOut(known=known, cancel_reason="asked" if cancelled else None)
+CANCELLED: Final = CancelRequested("asked")
 
 
 def decide(delivery: Delivery, attempts: int, happened: Input, now: int) -> Decision:

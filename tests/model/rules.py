@@ -34,6 +34,7 @@ class Rule(Enum):
     OUTAGE_NOT_TWO_THIRDS = "half a lease, and not two thirds"
     # Starting
     LEADING_LIFE = "a leading debounce key names a life of a job, not only its id"
+    LEADING_PRESENT = "a job that is told of no holder of its leading key was superseded"
     REPARK = "after the grace a job that somebody serves is parked for five seconds from now"
     # Finishing
     FENCE = "an outcome is applied only while its start is the present one"
@@ -62,4 +63,3 @@ class Rule(Enum):
     DECLARE_KEEPS = "declaring an unchanged schedule keeps its instant, though overdue"
     TRAILING_KEPT = "a trailing key goes on naming the last job after that was promoted"
     TRAILING_CHECKED = "a job whose trailing key names another is skipped at its start"
-    TRAILING_RETRY = "a job of a trailing key that waits for a retry is replaced, too"

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple, TypeAlias
 from tests.model.rules import Rule
 
 __all__ = [
+    "FOREVER",
     "LETTERS",
     "NEW",
     "RELEASED",
@@ -42,13 +43,13 @@ __all__ = [
     "declare",
     "enqueue",
     "leave",
+    "maker",
     "own",
     "pause",
     "register",
     "relay_deliver",
     "relay_done",
     "requeue",
-    "step",
     "take",
     "tick",
 ]
@@ -171,6 +172,7 @@ class Delivery(NamedTuple):
     """A job that was handed out."""
 
     token: Token
+    b: str
     attempt: int
     gi: int
     gen: int
@@ -210,7 +212,7 @@ class Server:
     Attributes:
         off: the rules that are switched off.
         lease: its duration; `None`: it lasts until somebody ends it.
-        tombstone, relayed_tombstone: how long the records of ended jobs stay.
+        tombstone, relayed_tombstone: how long the records of ended jobs stay; `None`: for ever.
         stream: entries in their order.
         orphans: entries lie about that were given back or belong to the dead (`o` in `m`).
         served: the events that members list, as kinds of jobs (`ci`).
@@ -219,8 +221,8 @@ class Server:
 
     off: frozenset[Rule] = frozenset()
     lease: int | None = None
-    tombstone: int = 600_000
-    relayed_tombstone: int = 3_600_000
+    tombstone: int | None = None
+    relayed_tombstone: int = 0
     now: int = 0
     jobs: dict[str, Record] = field(default_factory=dict[str, Record])
     stream: list[Entry] = field(default_factory=list[Entry])
@@ -332,7 +334,7 @@ class Server:
         """Call this instant 0, and what was longer than `oldest` ago so long ago."""
 
         def moved(at: int) -> int:
-            return max(at - self.now, -oldest)
+            return at if at == FOREVER else max(at - self.now, -oldest)
 
         for job, record in self.jobs.items():
             self.jobs[job] = record._replace(
@@ -343,11 +345,16 @@ class Server:
         for digest, key in self.keys.items():
             self.keys[digest] = key._replace(until=moved(key.until))
         self.out = [row._replace(written=moved(row.written)) for row in self.out]
-        if self.lease is not None:
-            self.leases = {inc: moved(until) for inc, until in self.leases.items()}
+        self.leases = {inc: moved(until) for inc, until in self.leases.items()}
         if self.last_beat is not None:
             self.last_beat = moved(self.last_beat)
         self.now = 0
+
+    def forget_entries(self, held: set[str]) -> None:
+        """Name entries anew, from 1, of jobs that have none, and of which nobody holds a start."""
+        for job, record in self.jobs.items():
+            if record.s != "q" and job not in held:
+                self.jobs[job] = record._replace(entries=0, lt=None)
 
     def expire(self) -> None:
         """Remove what has a TTL that is over."""
@@ -474,15 +481,7 @@ def leave(server: Server, inc: Inc) -> bool:
     return True
 
 
-# -- step: commit, then take -----------------------------------------------------------------------
-
-
-def step(
-    server: Server, inc: Inc, ordinal: int, outcomes: Sequence[Outcome], want: int
-) -> tuple[str, TakeAnswer | None]:
-    """Commits what starts have come to, then takes: the call of the steady state."""
-    answers = "".join([commit(server, outcome) for outcome in outcomes])
-    return answers, take(server, inc, ordinal, want) if want else None
+# -- step is commit, then take ---------------------------------------------------------------------
 
 
 def take(server: Server, inc: Inc, ordinal: int, want: int) -> TakeAnswer:
@@ -551,6 +550,7 @@ def start(
     deliveries.append(
         Delivery(
             token=Token(job, entry.id, entry.deliveries, inc),
+            b=record.b,
             attempt=record.a + entry.deliveries - record.gb,
             gi=record.gi,
             gen=record.gen,
@@ -652,6 +652,8 @@ def expire(server: Server, job: str) -> None:
     if not server.keeps(Rule.TOMBSTONE):
         del server.jobs[job]
         return
+    if server.tombstone is None:
+        return
     record = server.jobs[job]
     lasts = server.relayed_tombstone if record.relayed else server.tombstone
     server.jobs[job] = record._replace(expires=server.now + lasts)
@@ -696,9 +698,10 @@ def become_last(server: Server, new: New) -> None:
     key = server.keys.get(new.digest)
     former = None if key is None else server.jobs.get(key.job)
     if key is not None and former is not None and former.s == "d" and key.maker == maker(former):
-        if server.keeps(Rule.TRAILING_RETRY) or former.why != "retry":
-            end_idle(server, key.job, "s", "debounced")
-    server.keys[new.digest] = Key(new.id, new.number, server.now + new.window + server.tombstone)
+        end_idle(server, key.job, "s", "debounced")
+    tombstone = server.tombstone
+    until = FOREVER if tombstone is None else server.now + new.window + tombstone
+    server.keys[new.digest] = Key(new.id, new.number, until)
 
 
 def end_idle(server: Server, job: str, letter: str, why: str) -> None:

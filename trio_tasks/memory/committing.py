@@ -52,7 +52,7 @@ def commit(queue: QueueStore, outcome: Outcome, now_ms: int) -> Applied:
     ):
         applied, verdict = Applied.PARKED, Park(REPARK_MS, since_ms=now_ms)
 
-    if isinstance(verdict, Die | Skip | Cancel) and not outcome.ran:
+    if isinstance(verdict, Retry | Die | Skip | Cancel) and not outcome.ran:
         job.now.used -= 1  # the start was counted, but no handler began
     _apply(queue, job, outcome, verdict, now_ms)
     if job.state.is_final:

@@ -31,7 +31,7 @@ def enqueue(
     former = queue.jobs.get(new.id)
     if former is not None:
         if new.number is None:
-            return Emitted(new.id, created=False)
+            return Emitted(new.id, created=True)  # a minted id: this emit's, sent again
         if new.number in former.numbers or new.number in former.earlier:
             return Emitted(new.id, created=new.number == former.maker)
         if late or not former.state.is_final:

@@ -14,7 +14,6 @@ from typing import Literal
 from weakref import WeakValueDictionary
 
 from trio_tasks.broker import RELAYED_RETENTION_MS, TOMBSTONE_MS, ScheduleRecord, StartToken
-from trio_tasks.errors import BrokerUnavailableError
 from trio_tasks.memory.clock import ServerClock
 from trio_tasks.memory.hints import Hint, Notices
 from trio_tasks.memory.records import (
@@ -253,10 +252,10 @@ class Store:
         """One atomic step, which must not await: the queue as it stands now, and the time.
 
         Raises:
-            BrokerUnavailableError: no broker of this store is entered.
+            RuntimeError: no broker of this store is entered.
         """
         if self._users == 0:
-            raise BrokerUnavailableError("this MemoryBroker is not entered: use `async with`")
+            raise RuntimeError("the broker is not entered: use it inside 'async with broker:'")
         queue, now_ms = self.queue(name), self.clock.now_ms()
         queue.expire(now_ms)
         yield queue, now_ms

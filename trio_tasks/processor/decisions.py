@@ -71,8 +71,8 @@ class Die(msgspec.Struct, frozen=True):
 
     Attributes:
         reason: "exhausted", "expired", "not_retryable", "requested", "invalid_data",
-            "invalid_result", "undecodable", "unsupported", "no_handler", "internal", "relayed_late",
-            or the text given to `DeadLetter`.
+            "invalid_result", "undecodable", "unsupported", "no_handler", "internal",
+            "relayed_late", or the text given to `DeadLetter` (see `dead_letter.py`).
         unless_served: park for five more seconds instead if a living worker of the queue lists
             the event; the broker looks in the same step.
     """

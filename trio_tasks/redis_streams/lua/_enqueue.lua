@@ -23,7 +23,7 @@ end
 
 -- What a job that exists answers to an emit; nil: it has ended and this emit begins a new life.
 local function answered(id, state, numbers, number, late)
-  if number == '-' then return '0' end
+  if number == '-' then return '1' end -- a minted id: this emit's, sent again
   local present, earlier = string.match(numbers or '-', '^([^|]*)|?(.*)$')
   if has_word(present, number) then return maker(present) == number and '1' or '0' end
   if has_word(earlier, number) then return '0' end
@@ -49,11 +49,12 @@ local function become_last(digest, id, number, window, retention)
   call('SET', DEBOUNCE .. digest, value, 'PX', ms(window + TOMBSTONE))
 end
 
--- Returns '1': made by this emit, '0': it is there already.
+-- Returns '1': made by this emit, now or when it was sent before, '0': by another one.
 local function enqueue(id, blob, options)
   local key = JOB .. id
   if options == '' then
-    if not legal('-', 'q') or call('EXISTS', key) == 1 then return '0' end
+    if not legal('-', 'q') then return '0' end
+    if call('EXISTS', key) == 1 then return '1' end -- this emit's, sent again
     call('HSET', key, 'b', blob, 's', 'q', 'e', add_entry(id, '0'), 'p', '0')
     count('em')
     return '1'

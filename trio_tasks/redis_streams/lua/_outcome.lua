@@ -1,4 +1,4 @@
--- Applies one outcome of a section `O` (see calls/stepping.py), whose start is the present one.
+-- Applies one outcome of a section `O` (see calls/stepping.py) whose start is the present one.
 -- Its words, in this order; the kinds are c complete, t retry, k park, u release, i release of a
 -- begun attempt, v release that counts, z die, s skip, x cancel.
 local TARGETS = { c = 'c', t = 'd', k = 'd', u = 'q', i = 'q', v = 'q', z = 'z', s = 's', x = 'x' }
@@ -11,7 +11,8 @@ local function parsed(words)
   return {
     kind = list[1], attempt = list[2], retention = list[3], attempts = at(4), delay = list[5],
     since = at(6), by = at(7), reopen = at(8), stream = at(9), generation = list[10],
-    unless = list[11], event = at(12), logged = list[13], children = list[14], ran = list[15] == '1',
+    unless = list[11], event = at(12), logged = list[13], children = list[14],
+    ran = list[15] == '1',
   }
 end
 
