@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -9,19 +10,23 @@ import anyio
 
 from tests.faulty_broker import FaultyBroker
 from trio_tasks import TaskManager
-from trio_tasks.broker import Stored
+from trio_tasks.broker import RECORD_VERSION, Broker, NewJob, Record, Stored
 from trio_tasks.consumer.consumer import ConsumerCore
 from trio_tasks.consumer.feeder import Feed
 from trio_tasks.consumer.slots import Slots
 from trio_tasks.engine import Engine
+from trio_tasks.environment import Ids
+from trio_tasks.memory import MemoryBroker
 
 __all__ = [
     "check_slots",
     "consumer_of",
+    "emit",
     "engine_of",
     "eventually",
     "feed_of",
     "manager_on",
+    "onlooker",
     "slots_of",
     "stored",
 ]
@@ -66,7 +71,29 @@ def check_slots(manager: TaskManager[Any]) -> None:
         assert known == slots.concurrency
 
 
-async def stored(broker: FaultyBroker, job_id: str, queue: str = "default") -> Stored:
+def onlooker(broker: FaultyBroker) -> MemoryBroker:
+    """Another broker of the same store, which never fails and outlives the manager's."""
+    assert broker.name is not None
+    return MemoryBroker(broker.name)
+
+
+async def emit(
+    broker: Broker,
+    event: str,
+    data: object = None,
+    *,
+    id: str | None = None,
+    queue: str = "default",
+) -> str:
+    """Emit behind the managers' backs."""
+    record = Record(RECORD_VERSION, event, json.dumps(data).encode())
+    job_id = Ids().job_id() if id is None else id
+    number = None if id is None else Ids().emit_number()
+    await broker.emit([NewJob(id=job_id, queue=queue, record=record, number=number)])
+    return job_id
+
+
+async def stored(broker: Broker, job_id: str, queue: str = "default") -> Stored:
     """A job as it lies in the broker."""
     (found,) = await broker.read(queue, [job_id])
     assert found is not None

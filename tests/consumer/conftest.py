@@ -5,6 +5,7 @@ Those marked `real_time` have threads or sockets, which a virtual clock does not
 
 from __future__ import annotations
 
+import uuid
 from inspect import iscoroutinefunction
 from typing import Any
 
@@ -52,13 +53,13 @@ def anyio_backend(loop: str, request: pytest.FixtureRequest) -> tuple[str, dict[
 @pytest.fixture
 def broker() -> FaultyBroker:
     """A broker whose members cannot vanish unseen."""
-    return FaultyBroker()
+    return FaultyBroker(uuid.uuid4().hex)
 
 
 @pytest.fixture
 def remote() -> FaultyBroker:
     """A broker as if it were far away: hints may be lost, members may vanish."""
-    return FaultyBroker(remote=True)
+    return FaultyBroker(uuid.uuid4().hex, remote=True)
 
 
 @pytest.fixture

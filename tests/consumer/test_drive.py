@@ -57,7 +57,7 @@ async def test_variables_that_it_sets_stay_inside_across_suspensions() -> None:
     async def inside() -> list[str]:
         seen = [variable.get()]
         variable.set("inside")
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         seen.append(variable.get())
         return seen
 

@@ -13,13 +13,15 @@ import pytest
 from tests.faulty_broker import Fault, FaultyBroker
 from tests.workshop import (
     check_slots,
+    emit,
     eventually,
     feed_of,
     manager_on,
+    onlooker,
     slots_of,
     stored,
 )
-from trio_tasks import Context, Emit, Job, JobState, RetryPolicy, TaskManager
+from trio_tasks import Context, Emit, Job, JobRef, JobState, RetryPolicy, TaskManager
 from trio_tasks.consumer.feeder import Feed
 from trio_tasks.consumer.held import Held
 from trio_tasks.consumer.slots import Slot, Slots
@@ -64,7 +66,7 @@ async def test_slots_are_never_lost_whatever_happens_to_jobs_and_requests(
                 async with anyio.create_task_group():
                     raise KeyError("in a nursery")
             case _:
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
 
     for queue in queues:
         manager.register_handler(
@@ -82,7 +84,7 @@ async def test_slots_are_never_lost_whatever_happens_to_jobs_and_requests(
         await manager.start()
         async with anyio.create_task_group() as nursery:
             nursery.start_soon(trouble)
-            refs = []
+            refs: list[JobRef[Any]] = []
             for number in range(60):
                 queue = luck.choice(queues)
                 refs.append(await manager.emit(f"e-{queue}", number, queue=queue))
@@ -315,31 +317,18 @@ async def test_an_outer_cancel_beside_exceptions_of_the_handlers_own_ends_everyt
             nursery.start_soon(fails_while_it_is_cancelled)
             nursery.start_soon(anyio.sleep, 60)
 
-    async with broker_stays_open(broker):
+    async with onlooker(broker) as aside:
+        await emit(aside, "mixed", id="m")
         with anyio.CancelScope() as scope:
             async with manager:
                 await manager.start()
-                ref = await manager.emit(mixed)
                 await begun.wait()
                 scope.cancel()
                 await anyio.sleep(60)
         assert scope.cancelled_caught
         # What it raised while it was broken off is no failure: it was given back.
-        job = await stored(broker, ref.id)
+        job = await stored(aside, "m")
         assert (job.state, job.attempt) == (JobState.QUEUED, 0)
-
-
-class broker_stays_open:  # noqa: N801 - reads as the statement that it is
-    """Keeps the store of a broker open after its manager has left it."""
-
-    def __init__(self, broker: FaultyBroker) -> None:
-        self._broker = broker
-
-    async def __aenter__(self) -> None:
-        self._broker.store.open()
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        self._broker.store.close()
 
 
 @pytest.mark.asyncio_only
@@ -351,7 +340,7 @@ async def test_a_cancelled_error_of_somebody_elses_task_fails_the_job_not_the_sl
     @manager.handler("job", attempts=1)
     async def handler(job: Job[None]) -> None:
         other = asyncio.create_task(asyncio.sleep(60))
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         other.cancel()
         await other  # raises CancelledError, though nobody has cancelled us
 

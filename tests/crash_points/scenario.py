@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Any
 
 import anyio
@@ -44,6 +45,7 @@ class Site:
         emits: how often each piece of work was asked for, repeats included.
         starts, effects: how often its handler began, and how often it came to its end.
         children: the ids of the children that ran, by the piece of work whose parent emitted them.
+        ticks: how often each occurrence of the schedule ran.
         done: the steps of the program that were completed.
         refs: id and queue of what was emitted, by piece of work.
     """
@@ -55,12 +57,13 @@ class Site:
         self.effects = Counter[str]()
         self.children = defaultdict[str, set[str]](set)
         self.done: list[str] = []
+        self.ticks = Counter[datetime]()
         self.refs: dict[str, tuple[str, str]] = {}
         self.mended = False
         self.releasing = False
         self.paused = False
         self.begun_while_paused: list[str] = []
-        self._beginnings = Pulse()
+        self._progress = Pulse()
 
     def handlers(self) -> tuple[Handlers[Any], Handlers[Any]]:
         """Handlers for both queues, with the site as their outside world."""
@@ -139,18 +142,25 @@ class Site:
         @other.handler("tick", repeat=Repeat(every=0.2))
         async def tick(job: Job[None]) -> None:
             assert job.scheduled_for is not None
-            self.effects[f"tick {job.scheduled_for.isoformat()}"] += 1
+            self.ticks[job.scheduled_for] += 1
+            self._progress.fire()
 
         return main, other
 
     async def begun(self, key: str) -> None:
         """Wait until a handler has begun with a piece of work."""
         while not self.starts[key]:
-            await self._beginnings.wait()
+            await self._progress.wait()
+
+    async def ticked(self) -> None:
+        """Wait until the schedule has gone on for two occurrences."""
+        enough = len(self.ticks) + 2
+        while len(self.ticks) < enough:
+            await self._progress.wait()
 
     def _begin(self, job: Job[str]) -> None:
         self.starts[job.data] += 1
-        self._beginnings.fire()
+        self._progress.fire()
         if self.paused:
             self.begun_while_paused.append(job.data)
 
@@ -172,7 +182,12 @@ async def program(tasks: TaskManager[Any], site: Site) -> None:
         if name not in site.done:
             await _insist(lambda step=step: step(tasks, site))
             site.done.append(name)
+    await _insist(lambda: _no_more_ticks(tasks))
     await _insist(lambda: _nothing_left(tasks))
+
+
+async def _no_more_ticks(tasks: TaskManager[Any]) -> None:
+    await tasks.schedules().remove("tick")
 
 
 async def _nothing_left(tasks: TaskManager[Any]) -> None:
@@ -343,8 +358,8 @@ async def looked_at(tasks: TaskManager[Any], site: Site) -> None:
 
 async def posted(tasks: TaskManager[Any], site: Site) -> None:
     site.emits["posted"] += 1
-    ref = tasks.get_context().emit("parent", "posted", queue="main")
-    site.refs["posted"] = (ref.id, ref.queue)
+    tasks.get_context().emit("parent", "posted", queue="main", id="posted")
+    site.refs["posted"] = ("posted", "main")
     while True:
         try:
             await _ended(tasks, site, "posted")
@@ -364,6 +379,10 @@ async def given_back_at_a_stop(tasks: TaskManager[Any], site: Site) -> None:
     assert await _ended(tasks, site, "long") is JobState.COMPLETED
 
 
+async def the_schedule_goes_on(tasks: TaskManager[Any], site: Site) -> None:
+    await site.ticked()
+
+
 STEPS: tuple[Step, ...] = (
     parents_and_children,
     outcomes_of_all_kinds,
@@ -378,4 +397,5 @@ STEPS: tuple[Step, ...] = (
     looked_at,
     posted,
     given_back_at_a_stop,
+    the_schedule_goes_on,
 )

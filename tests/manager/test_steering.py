@@ -452,3 +452,21 @@ async def test_the_process_wide_manager_lives_until_its_block_is_left(kind: str)
         assert TaskManager.instance() is made
     with pytest.raises(RuntimeError, match="init"):
         TaskManager.instance()
+
+
+async def test_of_jobs_that_start_together_one_per_key_runs(
+    managers: Managers, calls: list[int]
+) -> None:
+    manager = managers(concurrency=20)
+
+    @manager.handler("job", debounce=60)
+    async def handler(job: Job[int]) -> None:
+        calls.append(job.data)
+
+    async with manager:
+        await manager.emit_many([Emit(handler, n % 10) for n in range(40)])
+        await manager.start()
+        await manager.until_idle()
+        stats = await manager.queue("default").stats()
+    assert sorted(calls) == list(range(10))
+    assert (stats.completed, stats.skipped) == (10, 30)

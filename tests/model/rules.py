@@ -23,6 +23,7 @@ class Rule(Enum):
     OWN_UNCOUNTED = "what own gives back does not count"
     OWN_FENCES = "a take of an older connection than the last one that sent own starts nothing"
     OWN_NAMES_LOST = "own names the tokens in memory that are no longer ours"
+    LOST_FORGOTTEN = "a start that own names as lost comes to no outcome"
     TAKE_NEEDS_MEMBER = "only a member may take"
     BEAT_RENEWS_MEMBERS = "a beat renews members and adds none"
     FRESH_NAME = "whoever joins anew does so under a fresh name"

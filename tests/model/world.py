@@ -424,11 +424,20 @@ class WorldModel:
                 worker = self._give_up(worker, held, LeaseLost(began=True))
         return worker._replace(member=False)
 
-    def _let_go(self, worker: Worker, tokens: tuple[Token, ...]) -> Worker:
+    def _let_go(self, worker: Worker, lost: tuple[Token, ...]) -> Worker:
+        """`own` says that these starts are no longer ours."""
         for held in worker.held:
-            if held.token in tokens:
+            if held.token in lost:
                 worker = self._give_up(worker, held, LeaseLost(began=True))
-        return worker
+        if not self._keeps(Rule.LOST_FORGOTTEN):
+            return worker
+        forgotten: list[Held] = []
+        for held in worker.held:
+            if held.token not in lost:
+                forgotten.append(held)
+            elif held.phase == "unwinds":
+                forgotten.append(held._replace(outcome=None))
+        return worker._replace(held=tuple(forgotten))
 
     def _give_up(self, worker: Worker, held: Held, why: Input) -> Worker:
         """Cancel a handler; its job is given back, or what `why` says."""
@@ -460,9 +469,9 @@ class WorldModel:
                 state, index, worker._replace(held=tuple(h for h in worker.held if h is not held))
             )
             if held.phase == "unwinds":
-                yield Step(
-                    f"{name}: {job} is unwound", _hold(rest, index, held._replace(phase="ended"))
-                )
+                ended = held._replace(phase="ended")
+                after = rest if held.outcome is None else _hold(rest, index, ended)
+                yield Step(f"{name}: the handler of {job} is unwound", after)
             if held.phase != "runs":
                 continue
             ends = self._kind(held.delivery.b).ends

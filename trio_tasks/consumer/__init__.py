@@ -11,6 +11,7 @@ held.py          a start in this process's memory
 committer.py     the commit buffer
 lease_keeper.py  renew, let go, join anew
 timeouts.py      time-outs of attempts
+debounces.py     debounce keys, asked for in batches
 logs.py          job.logger
 events.py        counters and in-process events
 shutdown.py      the stop protocol

@@ -147,7 +147,7 @@ class Attempts:
         if ask.edge == "leading":
             # Before the answer, which a cancel may cost us. Only a holder's key is released.
             held.reopen = ask.digest
-        holder = await held.feed.debounce(ask)
+        holder = await held.feed.debounces.ask(ask)
         decision = handling.processor.decide(
             facts, DebounceAnswered(holder), now_ms=held.now_ms, jitter=0.5
         )

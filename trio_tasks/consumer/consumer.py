@@ -216,7 +216,7 @@ class ConsumerCore:
             for _ in range(self._concurrency):
                 nursery.start_soon(protected(self._slots.run))
             for feed in feeds:
-                for service in (feed.pump, feed.pump, feed.waker):
+                for service in (feed.pump, feed.pump, feed.waker, feed.debounces.run):
                     nursery.start_soon(protected(service))
                 nursery.start_soon(protected(renew), feed, self._broker)
                 nursery.start_soon(protected(watch), feed)

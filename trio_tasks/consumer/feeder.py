@@ -16,7 +16,9 @@ somebody to tell.
 *Hungry* means: there may be jobs to take. A take that was filled leaves the feed hungry, one that
 was not leaves it satisfied; then, while slots are free, the *waker* waits for the queue's wake
 hint, until the next due instant, or (a remote broker may lose hints) for a second, and makes the
-feed hungry again. It does not wait while all slots are busy: another worker shall have the hint.
+feed hungry again. While all slots are busy it does not listen, as another worker shall have the
+hint; but when that has gone on for a second it stands in line for a slot to have a look, or a queue
+with much to do would keep the slots from all others.
 
 Where a cancel may arrive: in a step. Its outcomes are put back, so nothing is lost; what its take
 brought is in nobody's memory and is given back by the membership (see `Broker`).
@@ -34,7 +36,6 @@ import anyio
 from trio_tasks.broker import (
     Applied,
     Broker,
-    DebounceAsk,
     Membership,
     Outcome,
     Registration,
@@ -44,6 +45,7 @@ from trio_tasks.broker import (
     TakeStatus,
 )
 from trio_tasks.consumer.committer import Entry, Outcomes, step_or_halves
+from trio_tasks.consumer.debounces import Debounces
 from trio_tasks.consumer.events import Events, QueueCounters
 from trio_tasks.consumer.held import Held
 from trio_tasks.consumer.pulse import Pulse
@@ -97,6 +99,7 @@ class Feed:
         self.membership: Membership | None = None
         self.held: set[Held] = set()
         self.outcomes = Outcomes()
+        self.debounces = Debounces(lambda: self.membership)
         self.counters = counters
         self.draining = False
         self.left = False
@@ -119,6 +122,7 @@ class Feed:
         self._takes = 0
         self._steps = 0
         self._due_at: float | None = None
+        self._looked_at = -math.inf
         self._idle_pumps: list[anyio.Event] = []
         self._idle: anyio.Event | None = None
         self._wait_scope: anyio.CancelScope | None = None
@@ -271,16 +275,6 @@ class Feed:
         self.held.discard(held)
         self.counters.left_behind += 1
 
-    async def debounce(self, ask: DebounceAsk) -> str | None:
-        """Ask for a debounce key, until the broker answers."""
-        while True:
-            if self.membership is not None:
-                try:
-                    return (await self.membership.debounce([ask]))[0]
-                except BrokerUnavailableError:
-                    pass
-            await anyio.sleep(FIRST_PAUSE_S)
-
     # -- pumps -----------------------------------------------------------------------------------
 
     def _worthwhile(self) -> bool:
@@ -400,7 +394,7 @@ class Feed:
         return used
 
     def _taken(self, membership: Membership, taken: Taken, want: int) -> None:
-        now = loop_time()
+        now = self._looked_at = loop_time()
         match taken.status:
             case TakeStatus.TAKEN:
                 due = taken.next_due_in_ms
@@ -474,19 +468,31 @@ class Feed:
     async def waker(self) -> None:
         """Make the feed hungry when there may be work, until cancelled."""
         while True:
-            if self.membership is None or self._hungry or self._takes or not self._slots.free:
-                self._idle = anyio.Event()
-                await self._idle.wait()
-                continue
-            wait_s = POLL_S if self._broker.remote else math.inf
-            if self._due_at is not None:
-                wait_s = min(wait_s, max(0.0, self._due_at - loop_time()))
-            with anyio.CancelScope() as self._wait_scope:
-                try:
-                    await self.membership.wait(wait_s)
-                except BrokerError:
-                    await anyio.sleep(FIRST_PAUSE_S)
-            full = self._wait_scope.cancelled_caught
-            self._wait_scope = None
-            if not full:
-                self.hungry(True)
+            if self.membership is None or self._hungry or self._takes:
+                await self._change()
+            elif self._slots.free:
+                await self._listen(self.membership)
+            else:
+                with anyio.move_on_after(self._looked_at + POLL_S - loop_time()) as scope:
+                    await self._change()
+                if scope.cancelled_caught:
+                    self.hungry(True)
+
+    async def _change(self) -> None:
+        self._idle = anyio.Event()
+        await self._idle.wait()
+
+    async def _listen(self, membership: Membership) -> None:
+        """Wait for a hint, or until it is time to look without one; or until no slot is free."""
+        wait_s = POLL_S if self._broker.remote else math.inf
+        if self._due_at is not None:
+            wait_s = min(wait_s, max(0.0, self._due_at - loop_time()))
+        with anyio.CancelScope() as self._wait_scope:
+            try:
+                await membership.wait(wait_s)
+            except BrokerError:
+                await anyio.sleep(FIRST_PAUSE_S)
+        full = self._wait_scope.cancelled_caught
+        self._wait_scope = None
+        if not full:
+            self.hungry(True)
