@@ -44,7 +44,7 @@ _clock_ms: Callable[[], int] | None = None
 
 @contextmanager
 def simulated(luck: Luck, wall_clock_ms: Callable[[], int]) -> Generator[None]:
-    """Let all luck and ids of this process come from `luck`, its clocks from elsewhere than reality.
+    """Let all luck and ids of this process come from `luck`, and its clocks not from reality.
 
     For simulations, which repeat themselves with their seed; one at a time. `monotonic` becomes
     the event loop's clock, which is a virtual one there.

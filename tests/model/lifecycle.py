@@ -107,8 +107,8 @@ class Job:
 class Place(NamedTuple):
     """Where a job is.
 
-    `used`: attempts used, or the number of the one that runs; `start`: how many starts there were;
-    `owner`: whose start is the present one; `begun`, `back`: handlers that began in this
+    `used`: attempts used, or the number of the one that runs; `start`: how many starts there were,
+    which names the present one; `begun`, `back`: handlers that began in this
     generation, and of them those that were given back uncounted; `lost`: starts whose worker
     crashed or fell silent before; `asked`: somebody wants it cancelled.
     """
@@ -116,7 +116,6 @@ class Place(NamedTuple):
     state: JobState | None = None
     used: int = 0
     start: int = 0
-    owner: int = -1
     interruptions: int = 0
     unknown_since_ms: int | None = None
     has_deadline: bool = False
@@ -179,6 +178,7 @@ class LifecycleModel:
         self._jobs = jobs
         self._ends = ends
         self._workers = workers
+        self._alike = all(len(job.known) in (0, workers) for job in jobs)
         self._left = tuple(left.pop(fault, 0) for fault in FAULTS)
         assert not left, left
 
@@ -192,9 +192,34 @@ class LifecycleModel:
         return World(places, (Worker(),) * self._workers, self._left)
 
     def parts(self, state: World) -> tuple[Hashable, ...]:
-        """Each job, each worker, and the rest."""
-        rest = (state.left, state.is_later, state.broken)
-        return (*state.jobs, *state.workers, rest)
+        """Each job, each worker, and the rest, without what nothing depends on any more.
+
+        What a final job has used up does not matter: whoever revives it begins afresh. Of starts
+        only matters which is the present one, and of a stale one not even what was decided. Workers
+        that can do the same are alike, whichever is which.
+        """
+        jobs = [
+            Place(place.state, generations=place.generations)
+            if place.state in FINAL_STATES
+            else place._replace(start=0)
+            for place in state.jobs
+        ]
+        workers: list[Hashable] = []
+        for worker in state.workers:
+            if worker.job < 0:
+                workers.append((worker.status, -1, False, "", None, None))
+                continue
+            is_present = self._is_present(state, worker)
+            facts, verdict = (worker.facts, worker.verdict) if is_present else (None, None)
+            workers.append((worker.status, worker.job, is_present, worker.phase, facts, verdict))
+        if self._alike:
+            workers.sort(key=repr)
+        return (*jobs, *workers, (state.left, state.is_later, state.broken))
+
+    @staticmethod
+    def _is_present(state: World, worker: Worker) -> bool:
+        place = state.jobs[worker.job]
+        return place.state is JobState.RUNNING and place.start == worker.start
 
     def violation(self, state: World) -> str | None:
         """What the last step broke, or what is wrong in this state."""
@@ -303,18 +328,18 @@ class LifecycleModel:
                 step = Step.TAKE_OVER
                 lost += place.begun + place.lost - place.back < place.used
             start = place.start + 1
-            after = self._moved(
-                state, number, step, used=place.used + 1, start=start, owner=index, lost=lost
-            )
+            used = place.used + 1
+            after = self._moved(state, number, step, used=used, start=start, lost=lost)
             worker = Worker(job=number, start=start, phase="handed", facts=self._facts(after, number))
             text = f"worker {index} is handed job {number} ({step.value})"
             yield Move(text, _worker(after, index, worker))
 
     def _is_orphan(self, state: World, number: int, place: Place) -> bool:
         """Whether the present start's worker is dead, or so silent that it counts as dead."""
-        owner = state.workers[place.owner]
-        holds = owner.job == number and owner.start == place.start
-        return not holds or owner.status == "silent"
+        return not any(
+            worker.job == number and worker.start == place.start and worker.status != "silent"
+            for worker in state.workers
+        )
 
     def _facts(self, state: World, number: int) -> JobFacts:
         place = state.jobs[number]

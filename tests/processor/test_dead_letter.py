@@ -23,10 +23,9 @@ def kept(error: BaseException) -> Kept:
 
 
 def raised(error: BaseException) -> BaseException:
-    try:
+    with pytest.raises(type(error)) as caught:
         raise error
-    except BaseException as caught:  # handed on with its traceback
-        return caught
+    return caught.value
 
 
 def test_type_message_and_traceback_are_kept() -> None:

@@ -80,7 +80,7 @@ def test_a_signal_raised_in_a_nested_trio_nursery_arrives_as_itself() -> None:
             outer.start_soon(trio.sleep_forever)
             inner.start_soon(child)
 
-    with pytest.raises(ExceptionGroup) as caught:
+    with pytest.RaisesGroup(RetryLater, flatten_subgroups=True) as caught:
         trio.run(handler)
     assert classify(caught.value) == AskedRetry(4_000)
 
