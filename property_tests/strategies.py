@@ -44,6 +44,7 @@ short_delays_ms = st.integers(0, 20_000)
 
 names = st.text("abcdefgh.:-_AZ09", min_size=1, max_size=12)
 texts = st.text(st.characters(), max_size=40)
+one_byte = st.characters(min_codepoint=1, max_codepoint=127)
 wild_texts = st.text(
     st.characters(categories=("L", "Cs", "So", "Cc", "Zs")), max_size=3000
 )  # with lone surrogates, and characters of one to four bytes

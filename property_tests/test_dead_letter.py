@@ -10,12 +10,7 @@ from hypothesis import strategies as st
 
 from property_tests import strategies
 from property_tests.strategies import flat
-from trio_tasks.processor.dead_letter import (
-    MESSAGE_BYTES,
-    TRACEBACK_BYTES,
-    TYPE_BYTES,
-    error_json,
-)
+from trio_tasks.processor.dead_letter import error_json
 from trio_tasks.processor.texts import clipped
 
 
@@ -35,9 +30,9 @@ def test_what_is_kept_has_its_limits_in_bytes(text: str, repeats: int, note: str
     error.add_note(note)
     record = kept(error)
     assert set(record) == {"type", "message", "traceback"}
-    assert len(record["type"].encode()) <= TYPE_BYTES
-    assert len(record["message"].encode()) <= MESSAGE_BYTES
-    assert len(record["traceback"].encode()) <= TRACEBACK_BYTES
+    assert len(record["type"].encode()) <= 256
+    assert len(record["message"].encode()) <= 1024
+    assert len(record["traceback"].encode()) <= 8192
 
 
 @given(strategies.wrapped(strategies.failures()))
@@ -53,6 +48,16 @@ def test_a_group_of_several_names_them(one: BaseException, other: BaseException)
     message = kept(error)["message"]
     for leaf in flat(error):
         assert type(leaf).__qualname__ in message or message.endswith("…")
+
+
+@given(st.text(strategies.one_byte, min_size=3, max_size=200), st.booleans())
+def test_a_text_that_just_fits_is_kept_whole_and_one_byte_more_is_not(
+    text: str, keep_end: bool
+) -> None:
+    assert clipped(text, len(text), keep_end=keep_end) == text
+    found = clipped(text + "x", len(text), keep_end=keep_end)
+    assert "…" in found
+    assert len(found.encode()) == len(text)
 
 
 @given(strategies.wild_texts, st.integers(3, 200), st.booleans())

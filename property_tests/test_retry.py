@@ -94,6 +94,31 @@ def test_who_is_retried_is_decided_by_the_four_rules(
     assert (found.objection is not None) == (not given_up and named and answer is None)
 
 
+@given(
+    st.lists(strategies.failures(), min_size=1, max_size=4),
+    st.sampled_from(strategies.KINDS),
+    st.booleans(),
+)
+def test_one_failure_that_is_given_up_on_makes_its_group_hopeless(
+    causes: list[BaseException], kind: type[BaseException], lenient: bool
+) -> None:
+    retry_on: tuple[type[BaseException], ...] = (BaseException,) if lenient else (Exception,)
+    policy = RetryPolicy(retry_on=retry_on, give_up_on=(kind,))
+    group = BaseExceptionGroup("several", causes)
+    hopeless = isinstance(group, kind) or any(isinstance(cause, kind) for cause in causes)
+    named = lenient or all(isinstance(cause, Exception) for cause in causes)
+    assert judge(policy, group, causes, 1).retry == (named and not hopeless)
+
+
+@given(st.lists(strategies.failures(), min_size=2, max_size=3), st.sampled_from(strategies.KINDS))
+def test_a_group_is_retried_if_it_or_every_failure_in_it_is_named(
+    causes: list[BaseException], kind: type[BaseException]
+) -> None:
+    group = BaseExceptionGroup("several", causes)
+    named = isinstance(group, kind) or all(isinstance(cause, kind) for cause in causes)
+    assert judge(RetryPolicy(retry_on=(kind,)), group, causes, 1).retry == named
+
+
 @given(strategies.retry_policies(), strategies.failures(), st.integers(1, 30))
 def test_should_retry_is_given_the_error_and_the_attempt_once(
     policy: RetryPolicy, error: BaseException, attempt: int

@@ -40,6 +40,13 @@ def test_the_signal_that_says_most_about_the_job_wins(error: BaseException) -> N
         assert meaning == AskedDiscard(found[0].reason)
 
 
+@given(st.lists(strategies.retry_laters, min_size=1, max_size=5))
+def test_of_several_delays_the_longest_wins(asked: list[RetryLater]) -> None:
+    delays = [signal.delay_ms for signal in asked if signal.delay_ms is not None]
+    expected = max(delays) if delays else None
+    assert classify(ExceptionGroup("several", asked)) == AskedRetry(expected)
+
+
 @given(strategies.wrapped(strategies.failures()))
 def test_a_failure_in_groups_of_one_is_that_failure(error: BaseException) -> None:
     (leaf,) = flat(error)

@@ -1,13 +1,12 @@
 """A MemoryBroker that fails when it is told to, and counts what it is asked.
 
 A fault hits a request before it is applied (it was never received), after it (its answer was lost),
-or leaves it without an answer until the caller gives up. What a lost answer has handed out is given
-back, as a remote broker does when it hears from the worker again.
+or leaves it without an answer until its deadline. What a lost answer has handed out is given back,
+as a remote broker does when it hears from the worker again.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
@@ -32,7 +31,8 @@ from trio_tasks.broker import (
 )
 from trio_tasks.errors import BrokerError, BrokerUnavailableError
 from trio_tasks.memory import MemoryBroker
-from trio_tasks.processor.decisions import Release
+from trio_tasks.processor.dead_letter import INTERNAL
+from trio_tasks.processor.decisions import Die, Release
 
 __all__ = ["Fault", "FaultyBroker", "FaultyMembership"]
 
@@ -44,8 +44,8 @@ class Fault(Enum):
 
     BEFORE = "it does not arrive"
     AFTER = "it is applied, and the answer is lost"
-    SILENCE = "it does not arrive, and nobody says so"
-    ANSWER_HANGS = "it is applied, and the answer does not come"
+    SILENCE = "it does not arrive, and its deadline passes"
+    NO_ANSWER = "it is applied, and its deadline passes"
     REFUSED = "the broker refuses it"
 
 
@@ -57,6 +57,8 @@ class FaultyBroker(MemoryBroker):
         faults: by method, what happens to the next calls of it, in this order.
         always: by method, what happens to every call that has no fault of its own.
         delay: seconds that every request takes.
+        deadline: seconds after which a request without an answer fails.
+        refused_ids: jobs of which no outcome is accepted but an engine-made death.
         memberships: those that were registered, oldest first.
     """
 
@@ -66,6 +68,8 @@ class FaultyBroker(MemoryBroker):
         self.faults: dict[str, deque[Fault]] = {}
         self.always: dict[str, Fault] = {}
         self.delay = 0.0
+        self.deadline = 5.0
+        self.refused_ids: set[str] = set()
         self.memberships: list[FaultyMembership] = []
         self._remote = remote
 
@@ -105,22 +109,18 @@ class FaultyBroker(MemoryBroker):
             case Fault.REFUSED:
                 raise BrokerError(f"{method} was refused")
             case Fault.SILENCE:
-                await anyio.sleep(math.inf)
-                raise AssertionError
-            case Fault.AFTER:
-                answer = await request()
-                if lost is not None:
-                    await lost(answer)
-                raise BrokerUnavailableError(f"the answer of {method} was lost")
-            case Fault.ANSWER_HANGS:
+                await anyio.sleep(self.deadline)
+                raise BrokerUnavailableError(f"{method} got no answer in time")
+            case Fault.AFTER | Fault.NO_ANSWER as fault:
                 answer = await request()
                 try:
-                    await anyio.sleep(math.inf)
+                    if fault is Fault.NO_ANSWER:
+                        await anyio.sleep(self.deadline)
                 finally:
                     if lost is not None:
                         with anyio.CancelScope(shield=True):
                             await lost(answer)
-                raise AssertionError
+                raise BrokerUnavailableError(f"the answer of {method} was lost")
 
     # -- the requests --------------------------------------------------------------------------
 
@@ -192,6 +192,10 @@ class FaultyMembership:
     async def step(self, outcomes: Sequence[Outcome], want: int) -> StepReply:
         if want:
             self._broker.calls["take"] += 1
+        for outcome in outcomes:
+            ours = isinstance(outcome.verdict, Die) and outcome.verdict.reason == INTERNAL
+            if outcome.token.job_id in self._broker.refused_ids and not ours:
+                raise BrokerError("no step with such an outcome")
         return await self._broker.ask(
             "step", lambda: self.inner.step(outcomes, want), self._give_back
         )

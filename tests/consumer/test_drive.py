@@ -80,7 +80,7 @@ async def test_tasks_and_threads_that_it_starts_see_its_variables() -> None:
 
     async def inside() -> None:
         variable.set("inside")
-        async with anyio.create_task_group() as nursery:
+        async with anyio.create_task_group() as nursery:  # noqa: ASYNC112 - the test is about that
             nursery.start_soon(in_task)
         await anyio.to_thread.run_sync(in_thread)
 
@@ -163,7 +163,7 @@ async def test_an_async_generator_inside_is_closed_where_it_was_opened() -> None
             yield 1
             yield 2
         finally:
-            await anyio.lowlevel.checkpoint()
+            await anyio.lowlevel.checkpoint()  # noqa: ASYNC102 - the test is about that
             seen.append(variable.get())
 
     async def inside() -> None:

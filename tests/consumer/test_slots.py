@@ -60,7 +60,7 @@ async def test_slots_are_never_lost_whatever_happens_to_jobs_and_requests(
             case 2:
                 await anyio.sleep(30)
             case 3:
-                async with anyio.create_task_group() as nursery:
+                async with anyio.create_task_group() as nursery:  # noqa: ASYNC112 - the test is about that
                     nursery.start_soon(anyio.sleep, 0.001)
             case 4:
                 async with anyio.create_task_group():
@@ -254,8 +254,8 @@ async def test_a_job_that_swallows_its_cancel_does_not_take_the_next_one_with_it
     async def stubborn(job: Job[None]) -> str:
         try:
             await anyio.sleep(60)
-        except anyio.get_cancelled_exc_class():
-            return "swallowed"
+        except anyio.get_cancelled_exc_class():  # noqa: ASYNC103 - the test is about that
+            return "swallowed"  # noqa: ASYNC104 - as above
         return "never"
 
     sleep = _sleeper(manager)

@@ -41,6 +41,13 @@ def test_the_type_is_qualified_with_its_module() -> None:
     assert kept(DeadLetter("z"))["type"] == "trio_tasks.processor.signals.DeadLetter"
 
 
+def test_type_and_message_are_cut_to_their_limits_exactly() -> None:
+    kind = type("E" * 1_000, (Exception,), {"__module__": "builtins"})
+    record = kept(kind("m" * 5_000))
+    assert len(record["type"].encode()) == 256
+    assert len(record["message"].encode()) == 1_024
+
+
 def test_causes_are_part_of_the_traceback() -> None:
     error = ValueError("outer")
     error.__cause__ = KeyError("inner")

@@ -45,6 +45,8 @@ def test_a_long_reason_is_cut_to_a_kibibyte() -> None:
     reason = DeadLetter("ä" * 5_000).reason
     assert len(reason.encode()) <= 1_024
     assert reason.endswith("ä…")
+    for signal in (DeadLetter("ä" * 5_000), Discard("ä" * 5_000)):
+        assert str(signal) == reason
 
 
 def test_dead_letter_wins_over_all_others_in_a_group() -> None:
@@ -104,6 +106,7 @@ def test_signals_say_what_they_ask_for_and_survive_pickling() -> None:
     for signal, text in (
         (RetryLater(), "again after the retry policy's delay"),
         (RetryLater(1.5), "again after 1.5 s"),
+        (RetryLater(delay=2), "again after 2 s"),
         (DeadLetter("z"), "z"),
         (Discard("d"), "d"),
     ):

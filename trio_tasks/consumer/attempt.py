@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
+import msgspec
 
 from trio_tasks import environment
 from trio_tasks.broker import DebounceAsk, Delivery, Outcome, Record
@@ -284,16 +285,13 @@ class Attempts:
             facts_of(held.delivery), OutcomeRefused(), now_ms=held.now_ms, jitter=0.5
         )
         assert not isinstance(verdict, Run)
-        return Outcome(
-            token=outcome.token,
-            event=outcome.event,
-            attempt=outcome.attempt,
-            ran=outcome.ran,
-            attempts=outcome.attempts,
+        return msgspec.structs.replace(
+            outcome,
             verdict=verdict,
+            result=None,
+            children=(),
             error=b'{"type":"trio_tasks.errors.InternalError",'
             b'"message":"the broker refused the outcome of this attempt","traceback":""}',
-            generation=outcome.generation,
         )
 
     def _handling(self, held: Held) -> Handling | None:

@@ -2,18 +2,18 @@
 
 *Group commit*: whoever asks while a batch is under way goes out in the next one, without a timer.
 A cancelled asker is left out, or its answer is dropped: a key that it got is its job's, and is
-given back with the job's end or by its window.
+given back with the job's end or by its window. An ask that the broker refuses fails its own job.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import anyio
 
 from trio_tasks.broker import DebounceAsk, Membership
 from trio_tasks.consumer.pulse import Pulse
-from trio_tasks.errors import BrokerError
+from trio_tasks.errors import BrokerError, BrokerUnavailableError
 
 __all__ = ["Debounces"]
 
@@ -25,12 +25,12 @@ PAUSE_S = 0.05
 
 
 class _Asker:
-    __slots__ = ("answered", "ask", "holder")
+    __slots__ = ("answer", "answered", "ask")
 
     def __init__(self, ask: DebounceAsk) -> None:
         self.ask = ask
         self.answered = anyio.Event()
-        self.holder: str | None = None
+        self.answer: str | BrokerError | None = None
 
 
 class Debounces:
@@ -43,7 +43,11 @@ class Debounces:
         self._asked = Pulse()
 
     async def ask(self, ask: DebounceAsk) -> str | None:
-        """Who holds a key, see `Membership.debounce`."""
+        """Who holds a key, see `Membership.debounce`.
+
+        Raises:
+            BrokerError: the broker refuses to say.
+        """
         asker = _Asker(ask)
         self._askers.append(asker)
         self._asked.fire()
@@ -52,7 +56,9 @@ class Debounces:
         finally:
             if asker in self._askers:
                 self._askers.remove(asker)
-        return asker.holder
+        if isinstance(asker.answer, BrokerError):
+            raise asker.answer
+        return asker.answer
 
     async def run(self) -> None:
         """Send what was asked, until cancelled."""
@@ -66,12 +72,28 @@ class Debounces:
                 if membership is None:
                     await anyio.sleep(PAUSE_S)
                     continue
-                holders = await membership.debounce([asker.ask for asker in batch])
-            except BrokerError:
+                answers = await _ask_or_halves(membership, [asker.ask for asker in batch])
+            except BrokerUnavailableError:
                 await anyio.sleep(PAUSE_S)
                 continue
-            for asker, holder in zip(batch, holders, strict=True):
+            for asker, answer in zip(batch, answers, strict=True):
                 if asker in self._askers:
                     self._askers.remove(asker)
-                asker.holder = holder
+                asker.answer = answer
                 asker.answered.set()
+
+
+async def _ask_or_halves(
+    membership: Membership, asks: Sequence[DebounceAsk]
+) -> list[str | BrokerError | None]:
+    """Ask; where the broker fails a batch as a whole, in halves, until the element is found."""
+    try:
+        return [*await membership.debounce(asks)]
+    except BrokerUnavailableError:
+        raise
+    except BrokerError as error:
+        if len(asks) == 1:
+            return [error]
+        middle = len(asks) // 2
+        first = await _ask_or_halves(membership, asks[:middle])
+        return first + await _ask_or_halves(membership, asks[middle:])

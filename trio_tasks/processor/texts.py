@@ -21,5 +21,5 @@ def clipped(text: str, most_bytes: int, *, keep_end: bool = False) -> str:
         return encoded.decode()
     room = most_bytes - _MARK_BYTES
     if keep_end:
-        return _MARK + encoded[max(0, len(encoded) - room) :].decode("utf-8", "ignore")
+        return _MARK + encoded[len(encoded) - room :].decode("utf-8", "ignore")
     return encoded[:room].decode("utf-8", "ignore") + _MARK
