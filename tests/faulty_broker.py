@@ -54,6 +54,7 @@ class FaultyBroker(MemoryBroker):
 
     Attributes:
         calls: how often each method was called.
+        sent: when each method was called, on the loop's clock.
         faults: by method, what happens to the next calls of it, in this order.
         always: by method, what happens to every call that has no fault of its own.
         delay: seconds that every request takes.
@@ -65,7 +66,8 @@ class FaultyBroker(MemoryBroker):
     def __init__(self, name: str | None = None, *, remote: bool = False) -> None:
         super().__init__(name)
         self.calls: Counter[str] = Counter()
-        self.faults: dict[str, deque[Fault]] = {}
+        self.sent: dict[str, list[float]] = {}
+        self.faults: dict[str, deque[Fault | None]] = {}
         self.always: dict[str, Fault] = {}
         self.delay = 0.0
         self.deadline = 5.0
@@ -80,6 +82,10 @@ class FaultyBroker(MemoryBroker):
     def break_next(self, method: str, *faults: Fault) -> None:
         """Let the next calls of a method fail."""
         self.faults.setdefault(method, deque()).extend(faults)
+
+    def break_later(self, method: str, after: int, *faults: Fault) -> None:
+        """Let so many calls of a method pass, and the next ones fail."""
+        self.faults.setdefault(method, deque()).extend([*[None] * after, *faults])
 
     def go_away(self) -> None:
         """Nothing arrives any more."""
@@ -98,6 +104,7 @@ class FaultyBroker(MemoryBroker):
     ) -> T:
         """Carry out a request, or what becomes of it; `lost` undoes an answer that got lost."""
         self.calls[method] += 1
+        self.sent.setdefault(method, []).append(anyio.current_time())
         if self.delay:
             await anyio.sleep(self.delay)
         planned = self.faults.get(method)

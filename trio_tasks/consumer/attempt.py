@@ -236,6 +236,8 @@ class Attempts:
     def broken_off(self, held: Held, error: BaseException | None) -> None:
         """End a job whose attempt was left by cancellation (`None`) or by another exception."""
         if held.ended:
+            if error is not None:
+                raise error  # its outcome is in the buffer: this is not the handler's, but ours
             return
         if isinstance(error, _AbandonedError):
             held.feed.abandoned(held)

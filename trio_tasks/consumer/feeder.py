@@ -141,7 +141,7 @@ class Feed:
         """
         registration = self._new_registration(self.queue)
         name = registration.incarnation
-        sent, sent_at = loop_time(), monotonic()
+        sent_at, sent = monotonic(), loop_time()
         self.membership = await self._broker.register(
             registration,
             have=lambda: [h.delivery.token for h in self._of(name)],
@@ -202,7 +202,7 @@ class Feed:
         Real time, so that a process that was frozen notices before it does anything else. Where
         members cannot vanish unseen a freeze stops all of them alike.
         """
-        return self._broker.remote and monotonic() > self._stale_after
+        return self._broker.remote and monotonic() >= self._stale_after
 
     def died(self) -> None:
         """The incarnation is dead: its handlers are cancelled; the lease keeper joins anew."""

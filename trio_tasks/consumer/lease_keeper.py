@@ -65,9 +65,9 @@ async def _beat_in_time(feed: Feed, broker: Broker) -> None:
             return
     else:
         await feed.lease_changed.wait()
-        if not feed.held:
-            return
-    sent, sent_at = loop_time(), monotonic()
+    if not (broker.remote or feed.held):
+        return
+    sent_at, sent = monotonic(), loop_time()
     beat = await membership.beat()
     if feed.membership is not membership:
         return
