@@ -100,8 +100,10 @@ async def stored(broker: Broker, job_id: str, queue: str = "default") -> Stored:
     return found
 
 
-async def eventually(holds: Callable[[], bool], *, within: float = 5.0) -> None:
+async def eventually(
+    holds: Callable[[], bool], *, within: float = 5.0, every: float = 0.001
+) -> None:
     """Wait until a condition holds, on whatever clock the loop has."""
     with anyio.fail_after(within):
         while not holds():  # noqa: ASYNC110 - it looks at what others leave behind
-            await anyio.sleep(0.001)
+            await anyio.sleep(every)

@@ -98,6 +98,7 @@ class Engine:
         self.counters = counters
         self.postbox = Postbox()
         self.stopped = anyio.Event()
+        self.stopped.set()
         self._settings = settings
         self._registry = registry
         self._emitter = emitter
@@ -164,6 +165,7 @@ class Engine:
                 nursery.start_soon(self.postbox.run, self.broker)
                 task_status.started()
                 await self._close.wait()
+                await self.stopped.wait()  # it works still if leaving was cut short by Ctrl-C
                 with anyio.move_on_after(FLUSH_S):
                     await self.postbox.flush()
                 self.postbox.give_up()

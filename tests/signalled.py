@@ -1,0 +1,204 @@
+"""Programs that get signals: `python -m tests.signalled NAME LOOP`, started by test_interrupts.py.
+
+Each prints "ready" when the signal may come, and what happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+
+from tests.workshop import eventually
+from trio_tasks import Context, Emit, Job, StopReport, TaskManager
+
+LOOP = sys.argv[2] if len(sys.argv) > 2 else "trio"
+
+
+def say(*words: object) -> None:
+    print(*words, flush=True)
+
+
+def make(seconds: float, *, grace: float = 5.0, ready: int = 1) -> TaskManager[Any]:
+    """A manager whose job takes so long; says "ready" when so many have begun."""
+    manager = TaskManager("memory://", grace=grace, concurrency=4)
+    begun = 0
+
+    @manager.handler("job")
+    async def handler(job: Job[None], ctx: Context[Any]) -> None:
+        nonlocal begun
+        begun += 1
+        if begun == ready:
+            say("ready")
+        try:
+            await anyio.sleep(seconds)
+        finally:
+            say("cancelled", ctx.cancel_reason) if ctx.cancel_reason else say("finished")
+
+    return manager
+
+
+async def _emit_and_run(manager: TaskManager[Any], **options: Any) -> StopReport:
+    report = StopReport()
+
+    async def run() -> None:
+        nonlocal report
+        report = await manager.run(**options)
+
+    async with anyio.create_task_group() as nursery:
+        nursery.start_soon(run)
+        await eventually(lambda: manager.state == "running")
+        await manager.emit("job")
+    return report
+
+
+async def run_one() -> None:
+    """One manager, whose job ends within the grace."""
+    say(await _emit_and_run(make(0.3)))
+
+
+async def run_stubborn() -> None:
+    """One manager, whose job does not end within the grace: a second signal skips it."""
+    say(await _emit_and_run(make(60, grace=30)))
+
+
+async def run_two() -> None:
+    """Two managers, both with jobs: one signal stops both."""
+    one, two = make(0.3, ready=1), make(0.3, ready=-1)
+    reports: list[StopReport] = []
+
+    async def run(manager: TaskManager[Any]) -> None:
+        reports.append(await _emit_and_run(manager))
+
+    async with anyio.create_task_group() as nursery:
+        nursery.start_soon(run, two)
+        await eventually(lambda: two.statistics().started == 1)
+        nursery.start_soon(run, one)
+    say(reports)
+
+
+async def restored() -> None:
+    """The former handlers are there again afterwards, for a second life too."""
+
+    def mine(*_: object) -> None:
+        say("mine")
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, mine)
+    manager = make(0.01)
+    for _ in range(2):
+        await manager.run(until_idle=True)
+        assert signal.getsignal(signal.SIGINT) is mine
+        assert signal.getsignal(signal.SIGTERM) is mine
+    say("ready")
+    await anyio.sleep(0.3)
+    with contextlib.suppress(TimeoutError), anyio.fail_after(0.1):
+        await anyio.sleep_forever()
+
+
+async def host_of_asyncio() -> None:
+    """A host on asyncio has its own signal handler, which works again afterwards."""
+    came = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, came.set)
+    await make(0.01).run(until_idle=True)
+    say("ready")
+    await asyncio.wait_for(came.wait(), 5)
+    say("the host's handler was called")
+
+
+async def left_to_the_host() -> None:
+    """Started by a nursery, `run` leaves signals to the host."""
+
+    def mine(*_: object) -> None:
+        say("mine")
+
+    signal.signal(signal.SIGTERM, mine)
+    manager = make(0.5)
+    async with anyio.create_task_group() as nursery:
+        await nursery.start(manager.run)
+        await manager.emit("job")
+        await manager.until_idle()
+        nursery.cancel_scope.cancel()
+    say(manager.state)
+
+
+async def while_starting() -> None:
+    """A signal that comes while the manager starts ends the start."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan() -> AsyncGenerator[None]:
+        say("ready")
+        try:
+            await anyio.sleep(60)
+            yield
+        finally:
+            say("closed")
+
+    manager: TaskManager[Any] = TaskManager("memory://", lifespan=lifespan)
+    manager.register_handler(_nothing, event="job")
+    say(await manager.run())
+
+
+async def _nothing(job: Job[None]) -> None: ...
+
+
+async def control_c() -> None:
+    """Ctrl-C in a program that does not listen, while a handler holds the loop."""
+    manager = make(60)
+    busy: list[float] = []
+
+    @manager.handler("busy")
+    async def hog(job: Job[None]) -> None:
+        say("ready")
+        until = time.monotonic() + 0.5
+        while time.monotonic() < until:
+            busy.append(until)
+        await anyio.lowlevel.checkpoint()
+
+    try:
+        async with manager:
+            await manager.start()
+            await manager.emit_many([Emit("busy"), Emit("job")])
+            await anyio.sleep_forever()
+    except (KeyboardInterrupt, BaseExceptionGroup) as error:
+        say(type(error).__name__, manager.state)
+        raise
+
+
+async def control_c_while_leaving() -> None:
+    """Ctrl-C while the block is left in peace."""
+    manager = make(60, grace=60)
+    try:
+        async with manager:
+            await manager.start()
+            await manager.emit("job")
+            await eventually(lambda: manager.statistics().started == 1)
+    except KeyboardInterrupt:
+        say("KeyboardInterrupt", manager.state)
+
+
+PROGRAMS: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+    program.__name__: program
+    for program in (
+        run_one,
+        run_stubborn,
+        run_two,
+        restored,
+        host_of_asyncio,
+        left_to_the_host,
+        while_starting,
+        control_c,
+        control_c_while_leaving,
+    )
+}
+
+
+if __name__ == "__main__":
+    anyio.run(PROGRAMS[sys.argv[1]], backend=LOOP)

@@ -1,0 +1,147 @@
+"""Signals, sent to real processes: they stop, the host keeps its handlers, Ctrl-C gets through."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import pytest
+
+pytestmark = pytest.mark.parametrize("loop", ["trio", "asyncio"])
+
+BOTH = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+
+
+class Program:
+    """A running program of `tests.signalled`."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.ready_at = 0.0
+
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    def lines(self) -> list[str]:
+        """What it says until its end."""
+        said, _ = self._process.communicate(timeout=10)
+        return said.splitlines()
+
+    @property
+    def code(self) -> int:
+        return self._process.wait(10)
+
+
+@contextmanager
+def _running(name: str, loop: str) -> Generator[Program]:
+    """Start a program, and wait until it is ready."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.signalled", name, loop],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            said = process.stdout.readline()
+            assert said == "ready\n", said + process.stdout.read()
+            yield Program(process)
+        finally:
+            process.kill()
+
+
+@BOTH
+def test_a_signal_stops_a_manager_gracefully(number: int, loop: str) -> None:
+    with _running("run_one", loop) as program:
+        program.signal(number)
+        assert program.lines() == [
+            "finished",
+            "StopReport(completed=1, interrupted=0, released=0, abandoned=0)",
+        ]
+        assert program.code == 0
+
+
+@BOTH
+def test_a_second_signal_skips_the_grace(number: int, loop: str) -> None:
+    with _running("run_stubborn", loop) as program:
+        program.signal(number)
+        time.sleep(0.2)  # the first one has been heard: two at once would be one
+        program.signal(number)
+        began = time.monotonic()
+        assert program.lines() == [
+            "cancelled shutdown",
+            "StopReport(completed=0, interrupted=1, released=1, abandoned=0)",
+        ]
+        assert time.monotonic() - began < 3
+        assert program.code == 0
+
+
+def test_one_signal_stops_two_managers(loop: str) -> None:
+    with _running("run_two", loop) as program:
+        program.signal(signal.SIGTERM)
+        lines = program.lines()
+        assert lines[:2] == ["finished", "finished"]
+        assert lines[2].count("completed=1") == 2
+        assert program.code == 0
+
+
+def test_the_former_handlers_come_back(loop: str) -> None:
+    with _running("restored", loop) as program:
+        # `make` says "ready" too: wait for the second life's end.
+        time.sleep(0.2)
+        program.signal(signal.SIGTERM)
+        assert program.lines()[-1] == "mine"
+        assert program.code == 0
+
+
+def test_a_handler_that_the_host_gave_to_asyncio_comes_back(loop: str) -> None:
+    if loop == "trio":
+        pytest.skip("about asyncio")
+    with _running("host_of_asyncio", loop) as program:
+        assert program is not None
+        time.sleep(0.2)
+        program.signal(signal.SIGTERM)
+        assert program.lines()[-1] == "the host's handler was called"
+
+
+def test_signals_are_left_to_a_host_that_starts_the_manager_in_a_nursery(loop: str) -> None:
+    with _running("left_to_the_host", loop) as program:
+        program.signal(signal.SIGTERM)
+        assert program.lines() == ["mine", "finished", "closed"]
+        assert program.code == 0
+
+
+@BOTH
+def test_a_signal_while_it_starts_ends_the_start(number: int, loop: str) -> None:
+    with _running("while_starting", loop) as program:
+        program.signal(number)
+        assert program.lines()[0] == "closed"
+        assert program.code == 0
+
+
+def test_control_c_reaches_the_main_task_and_not_the_handler_that_holds_the_loop(
+    loop: str,
+) -> None:
+    with _running("control_c", loop) as program:
+        program.signal(signal.SIGINT)
+        lines = program.lines()
+        assert "cancelled shutdown" in lines
+        if loop == "trio":
+            assert "KeyboardInterrupt closed" in lines
+        assert program.code != 0
+
+
+def test_control_c_while_the_block_is_left_ends_the_wait(loop: str) -> None:
+    with _running("control_c_while_leaving", loop) as program:
+        time.sleep(0.2)
+        began = time.monotonic()
+        program.signal(signal.SIGINT)
+        lines = program.lines()
+        assert time.monotonic() - began < 4
+        assert "cancelled shutdown" in lines
+        if loop == "trio":
+            assert "KeyboardInterrupt closed" in lines
