@@ -171,9 +171,14 @@ async def test_changes_of_state_are_logged_once_each(
             await link.call(append("b"), repeat=True)
         server.start()
         await link.call(append("c"), repeat=True)
-    levels = [record.levelname for record in caplog.records]
-    # The server closed the connection; then it could not be reached, often: said once.
-    assert levels == ["INFO", "WARNING", "WARNING", "INFO"]
+    first, *between, last = caplog.records
+    assert (first.levelname, last.levelname) == ("INFO", "INFO")
+    # The server closed the connection (unless the first look found it gone already); then it
+    # could not be reached, often: each said once.
+    said = [record.getMessage() for record in between]
+    assert 1 <= len(said) <= 2
+    assert len(set(said)) == len(said)
+    assert {record.levelname for record in between} == {"WARNING"}
 
 
 @timely
