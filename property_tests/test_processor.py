@@ -27,13 +27,19 @@ from trio_tasks.processor.decisions import (
 )
 from trio_tasks.processor.facts import JobFacts
 from trio_tasks.processor.inputs import (
+    AskedDeadLetter,
+    AskedDiscard,
     AskedRetry,
+    BadData,
+    BadResult,
+    CancelRequested,
     DebounceAnswered,
     Failed,
     HandedOut,
     Input,
     Interrupted,
     LeaseLost,
+    OutcomeRefused,
     Succeeded,
     TimedOut,
 )
@@ -170,6 +176,15 @@ def test_the_first_worker_that_does_not_know_an_event_begins_its_grace(
     else:
         assert isinstance(decision, Park)
         assert decision.since_ms == now_ms
+
+
+@given(strategies.processors(), strategies.instants_ms, st.integers(-2, 2))
+def test_no_attempt_starts_at_or_after_the_deadline(
+    processor: Processor, deadline_at_ms: int, late_ms: int
+) -> None:
+    job = JobFacts(id="j", deadline_at_ms=deadline_at_ms)
+    decision = processor.decide(job, KNOWN, now_ms=deadline_at_ms + late_ms)
+    assert decision == (Run() if late_ms < 0 else Die("expired"))
 
 
 @given(strategies.processors(), strategies.job_facts, st.none() | strategies.names)
@@ -316,9 +331,21 @@ def test_a_job_that_is_always_interrupted_is_dead_after_its_attempts_and_ten_mor
     assert begun == processor.attempts + 10
 
 
-@given(strategies.processors())
-def test_success_is_always_a_completion(processor: Processor) -> None:
-    assert processor.decide(JobFacts(id="j"), Succeeded(), now_ms=0) == Complete()
+@given(strategies.processors(), strategies.job_facts, strategies.texts)
+def test_what_leaves_no_choice_is_decided_alike_by_every_policy_in_every_attempt(
+    processor: Processor, job: JobFacts, text: str
+) -> None:
+    decisions: list[tuple[Input, Decision]] = [
+        (Succeeded(), Complete()),
+        (BadData(), Die("invalid_data")),
+        (BadResult(), Die("invalid_result")),
+        (OutcomeRefused(), Die("internal")),
+        (AskedDeadLetter(text), Die(text)),
+        (AskedDiscard(text), Skip(text)),
+        (CancelRequested(text), Cancel(text)),
+    ]
+    for happened, decision in decisions:
+        assert processor.decide(job, happened, now_ms=0) == decision
 
 
 # --- whose word counts ------------------------------------------------------------------------
