@@ -191,11 +191,15 @@ async def _no_more_ticks(tasks: TaskManager[Any]) -> None:
 
 
 async def _nothing_left(tasks: TaskManager[Any]) -> None:
-    while True:
+    rounds = 0
+    while rounds < 2:  # what was delayed in the first look may have had children by the second
         await tasks.until_idle()
-        if not any([(await tasks.queue(queue).stats()).delayed for queue in QUEUES]):
-            return
-        await anyio.sleep(0.01)
+        stats = [await tasks.queue(queue).stats() for queue in QUEUES]
+        if any(queue.delayed or queue.queued or queue.running for queue in stats):
+            rounds = 0
+            await anyio.sleep(0.01)
+        else:
+            rounds += 1
 
 
 async def _insist(call: Callable[[], Awaitable[None]]) -> None:
