@@ -191,15 +191,11 @@ async def _no_more_ticks(tasks: TaskManager[Any]) -> None:
 
 
 async def _nothing_left(tasks: TaskManager[Any]) -> None:
-    rounds = 0
-    while rounds < 2:  # what was delayed in the first look may have had children by the second
+    while True:
         await tasks.until_idle()
-        stats = [await tasks.queue(queue).stats() for queue in QUEUES]
-        if any(queue.delayed or queue.queued or queue.running for queue in stats):
-            rounds = 0
-            await anyio.sleep(0.01)
-        else:
-            rounds += 1
+        if not any([(await tasks.queue(queue).stats()).delayed for queue in QUEUES]):
+            return
+        await anyio.sleep(0.01)
 
 
 async def _insist(call: Callable[[], Awaitable[None]]) -> None:

@@ -470,3 +470,19 @@ async def test_of_jobs_that_start_together_one_per_key_runs(
         stats = await manager.queue("default").stats()
     assert sorted(calls) == list(range(10))
     assert (stats.completed, stats.skipped) == (10, 30)
+
+
+async def test_a_debounce_key_that_raises_uses_its_attempts(manager: TaskManager[Any]) -> None:
+    policy = DebouncePolicy(60, key=lambda job: job.data["missing"])
+
+    @manager.handler("job", attempts=2, debounce=policy)
+    async def handler(job: Job[Any]) -> None: ...
+
+    async with manager:
+        await manager.start()
+        ref = await manager.emit("job", {"a": 1})
+        with pytest.raises(JobFailedError) as caught:
+            await ref.result(timeout=5)
+    assert (caught.value.reason, caught.value.attempts) == ("exhausted", 2)
+    assert caught.value.error is not None
+    assert caught.value.error.type == "KeyError"

@@ -315,6 +315,8 @@ class Attempts:
         assert not isinstance(decision, Run), "only a hand-out is answered with Run"
         if error is not None:
             _log_failure(processor, facts, decision, error)
+            if not isinstance(happened, BadData):
+                held.begun = True  # a failure uses its attempt, the debounce key's too
         self._end(held, handling, facts, decision, error=error)
 
     def _end(
