@@ -1,7 +1,7 @@
 # Everything starts from here; all that is needed is Python 3.11 (or later) and make.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test verify check format coverage wheel clean
+.PHONY: help demo test verify model check format coverage wheel clean
 
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -31,6 +31,9 @@ verify: $(VENV)/.installed ## the property tests alone; EXAMPLES=count SEED=numb
 	seed=$${seed:-$$($(BIN)/python -c 'import random; print(random.randrange(10**9))')}; \
 	echo "seed $$seed, $(EXAMPLES) examples each; again: make verify SEED=$$seed EXAMPLES=$(EXAMPLES)"; \
 	EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest property_tests --hypothesis-seed=$$seed $(ARGS)
+
+model: $(VENV)/.installed ## explore all worlds of the protocol model, the large ones too (minutes)
+	$(BIN)/python -m tests.model
 
 check: $(VENV)/.installed ## format, lint, types, import directions
 	$(BIN)/ruff format --check .
