@@ -15,15 +15,28 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, ParamSpec, Self
 
 import anyio
+import hiredis
 
 from trio_tasks.embedded import find_server_binary
+from trio_tasks.redis_streams.replies import pack
 
-__all__ = ["ServerProcess", "server_binary", "start_server", "timed"]
+__all__ = [
+    "SentinelProcess",
+    "ServerProcess",
+    "free_port",
+    "in_step",
+    "server_binary",
+    "start_cluster",
+    "start_replica",
+    "start_sentinel",
+    "start_server",
+    "timed",
+]
 
 _P = ParamSpec("_P")
 
@@ -55,8 +68,16 @@ def server_binary() -> Path:
 class ServerProcess:
     """A server in a directory of its own; see `start_server`."""
 
-    def __init__(self, directory: Path, settings: Sequence[str], tcp_port: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        settings: Sequence[str],
+        tcp_port: int,
+        *,
+        binary: Path | None = None,
+    ) -> None:
         self._directory = directory
+        self._binary = binary
         self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
         self.tcp_port = tcp_port
@@ -84,7 +105,14 @@ class ServerProcess:
         assert self._process is None, "the server runs"
         with self._log() as log:
             self._process = subprocess.Popen(
-                ["/bin/sh", "-c", _SHELL, "sh", str(server_binary()), *self._arguments()],
+                [
+                    "/bin/sh",
+                    "-c",
+                    _SHELL,
+                    "sh",
+                    str(self._binary or server_binary()),
+                    *self._arguments(),
+                ],
                 cwd=self._directory,
                 stdin=subprocess.PIPE,
                 stdout=log,
@@ -120,6 +148,19 @@ class ServerProcess:
         """Undo `freeze`."""
         os.kill(self.pid, signal.SIGCONT)
 
+    def ask(self, *words: str | int) -> str:
+        """Run one command on a connection of its own; its reply as text, errors included."""
+        reader = hiredis.Reader(encoding="utf-8", notEnoughData=Ellipsis)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+            asking.settimeout(_START_LIMIT)
+            asking.connect(self.socket_path)
+            asking.sendall(pack(words))
+            while (reply := reader.gets()) is Ellipsis:
+                data = asking.recv(65_536)
+                assert data, "the server hung up"
+                reader.feed(data)
+        return str(reply)
+
     def _arguments(self) -> list[str]:
         arguments = ["--port", str(self.tcp_port), "--unixsocket", "s", "--unixsocketperm", "600"]
         arguments += ["--save", "", "--maxmemory-policy", "noeviction", "--bind", "127.0.0.1"]
@@ -151,21 +192,134 @@ class ServerProcess:
         self._process = None
 
 
+class SentinelProcess(ServerProcess):
+    """A Sentinel; see `start_sentinel`."""
+
+    def _arguments(self) -> list[str]:
+        # It keeps what it learns in this file, so it is not one of settings only.
+        (self._directory / "conf").write_text("\n".join(self._settings) + "\n")
+        return ["conf", "--sentinel", "--port", str(self.tcp_port), "--unixsocket", "s"]
+
+
 @contextmanager
-def start_server(*settings: str, tcp: bool = False) -> Generator[ServerProcess]:
+def start_replica(primary: ServerProcess, *settings: str) -> Generator[ServerProcess]:
+    """Run a replica of a server that listens on TCP, in step with it when the block begins."""
+    primary.ask("CONFIG", "SET", "repl-diskless-sync-delay", 0)
+    follow = ("--replicaof", f"127.0.0.1 {primary.tcp_port}")
+    with start_server(*follow, *settings, tcp=True) as replica:
+        _wait(lambda: "master_link_status:up" in replica.ask("INFO", "replication"))
+        yield replica
+
+
+def in_step(primary: ServerProcess, replica: ServerProcess) -> None:
+    """Return when the replica has all that was written: the rest would be lost in a failover."""
+    _wait(lambda: _offset(primary) == _offset(replica))
+
+
+def _offset(server: ServerProcess) -> str:
+    told = server.ask("INFO", "replication")
+    return told.partition("master_repl_offset:")[2].partition("\r")[0]
+
+
+@contextmanager
+def start_sentinel(
+    primary_port: int,
+    name: str,
+    *settings: str,
+    replicas: int = 1,
+    down_after_ms: int = 400,
+    binary: Path | None = None,
+) -> Generator[SentinelProcess]:
+    """Run a Sentinel that watches a server, and alone decides when a replica takes over.
+
+    Args:
+        primary_port: where the server listens.
+        name: under which the Sentinel knows it.
+        settings: more lines of its configuration.
+        replicas: how many of them it must have found when the block begins.
+        down_after_ms: the server is taken for dead after such a silence.
+        binary: see `start_server`.
+    """
+    lines = [*settings, f"sentinel monitor {name} 127.0.0.1 {primary_port} 1"]
+    lines += [f"sentinel down-after-milliseconds {name} {down_after_ms}"]
+    directory = Path(tempfile.mkdtemp(prefix="tt-"))
+    sentinel = SentinelProcess(directory, lines, free_port(), binary=binary)
+    found = f"name={name},status=ok,address=127.0.0.1:{primary_port},slaves={replicas},"
+    try:
+        sentinel.start()
+        _wait(lambda: found in sentinel.ask("INFO", "sentinel"))
+        yield sentinel
+    finally:
+        sentinel.kill()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def start_server(
+    *settings: str, tcp: bool = False, binary: Path | None = None
+) -> Generator[ServerProcess]:
     """Run a server while the block runs.
 
     Args:
         settings: of the server's command line: `"--appendonly", "yes"`.
         tcp: listen on a free TCP port of this machine, too.
+        binary: another one than that on which the tests run.
     """
     directory = Path(tempfile.mkdtemp(prefix="tt-"))
-    server = ServerProcess(directory, settings, _free_port() if tcp else 0)
+    server = ServerProcess(directory, settings, free_port() if tcp else 0, binary=binary)
     try:
         yield server.start()
     finally:
         server.kill()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def start_cluster(
+    primaries: int = 3, *, replica_of_first: bool = False
+) -> Generator[list[ServerProcess]]:
+    """Run a cluster whose primaries share the slots evenly, all reachable when the block begins.
+
+    Args:
+        primaries: how many; they come first.
+        replica_of_first: the first has a replica, which comes last and may take over.
+    """
+    with ExitStack() as stack:
+        nodes: list[ServerProcess] = []
+        buses: list[int] = []
+        for _ in range(primaries + replica_of_first):
+            bus = free_port()
+            settings = ["--cluster-enabled", "yes", "--cluster-port", str(bus)]
+            settings += ["--cluster-node-timeout", "800", "--repl-diskless-sync-delay", "0"]
+            settings += ["--cluster-replica-validity-factor", "0"]
+            nodes.append(stack.enter_context(start_server(*settings, tcp=True)))
+            buses.append(bus)
+        for index, node in enumerate(nodes):
+            node.ask("CLUSTER", "SET-CONFIG-EPOCH", index + 1)
+            if index:
+                nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", node.tcp_port, buses[index])
+        for index, node in enumerate(nodes[:primaries]):
+            first, end = 16_384 * index // primaries, 16_384 * (index + 1) // primaries
+            node.ask("CLUSTER", "ADDSLOTSRANGE", first, end - 1)
+        _wait(lambda: all(_sees(node, len(nodes)) for node in nodes))
+        if replica_of_first:
+            nodes[-1].ask("CLUSTER", "REPLICATE", nodes[0].ask("CLUSTER", "MYID"))
+            _wait(lambda: "master_link_status:up" in nodes[-1].ask("INFO", "replication"))
+            _wait(lambda: all("slave" in node.ask("CLUSTER", "NODES") for node in nodes))
+        yield nodes
+
+
+def _sees(node: ServerProcess, count: int) -> bool:
+    known = node.ask("CLUSTER", "NODES")
+    is_ok = "cluster_state:ok" in node.ask("CLUSTER", "INFO")
+    return is_ok and known.count(" connected") == count and "handshake" not in known
+
+
+def _wait(holds: Callable[[], bool]) -> None:
+    gives_up_at = time.monotonic() + _START_LIMIT
+    while not holds():
+        assert time.monotonic() < gives_up_at, "the servers do not come together"
+        time.sleep(0.01)
 
 
 def timed(
@@ -184,7 +338,8 @@ def timed(
     return decorate
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port of this machine on which nobody listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self, TypeAlias, Union, cast
+from typing import TYPE_CHECKING, Final, Self, TypeAlias, TypeVar, Union, cast
 from urllib.parse import unquote
 
 from trio_tasks.broker import TOMBSTONE_MS, Broker
@@ -20,6 +20,10 @@ from trio_tasks.memory import MemoryBroker
 from trio_tasks.options import check_name
 from trio_tasks.redis_streams.address import Address, address_of_client, parse_address
 from trio_tasks.redis_streams.broker import RedisBroker
+from trio_tasks.redis_streams.cluster_address import CLUSTER_SCHEMES, parse_cluster_address
+from trio_tasks.redis_streams.cluster_broker import ClusterBroker
+from trio_tasks.redis_streams.sentinel import Sentinels
+from trio_tasks.redis_streams.sentinel_address import SENTINEL_SCHEMES, parse_sentinel_address
 
 if TYPE_CHECKING:
     import redis
@@ -32,9 +36,17 @@ log = logging.getLogger("trio_tasks.broker")
 Database: TypeAlias = Union[str, "redis.Redis", "redis.asyncio.Redis", None]
 """What `db=` and `streamdb=` may be."""
 
+_T = TypeVar("_T")
+_V = TypeVar("_V")
+
 VARIABLE: Final = "TRIO_TASKS_DB"
 
-_OTHERS: Final = "; besides those, embedded://, embedded:///path, memory://, memory://name or None"
+_OF_ONE_SERVER: Final = ("", "redis", "rediss", "unix")  # "": a client's
+
+_OTHERS: Final = (
+    "; besides those, redis+sentinel://, redis+cluster://, embedded://, embedded:///path, memory://,"
+    " memory://name or None"
+)
 
 _PRIVATE_SERVER: Final = (
     "neither db= nor $" + VARIABLE + " is given: jobs are kept by a private embedded server, which"
@@ -53,7 +65,9 @@ def broker_for(
     """Read `db=`; what it returns makes a broker, once for each time that a manager is entered.
 
     Args:
-        db: `redis://`, `rediss://` and `unix://` as in redis-py; `embedded://` (a private server),
+        db: `redis://`, `rediss://` and `unix://` as in redis-py; `redis+sentinel://` and
+            `rediss+sentinel://` (see `parse_sentinel_address`); `redis+cluster://` and
+            `rediss+cluster://` (see `parse_cluster_address`); `embedded://` (a private server),
             `embedded:///path` (a server that keeps its data there and is shared by all processes
             that name the path), `memory://` (for one manager), `memory://name` (shared by those of
             this process that name it); a redis-py client, whose settings are borrowed; `None`:
@@ -72,7 +86,7 @@ def broker_for(
     if value is None:
         value, notice = "embedded://", _PRIVATE_SERVER
     kind, rest = _kind(value)
-    if kind in ("embedded", "memory") and wake_address is not None:
+    if kind not in _OF_ONE_SERVER and wake_address is not None:
         raise ConfigurationError(
             f"streamdb is a second way to the server that db names, but {kind}:// has only one:"
             " leave streamdb out"
@@ -88,6 +102,17 @@ def broker_for(
                 directory, namespace=namespace, tombstone_ms=tombstone_ms, notice=notice
             )
         case _:
+            if kind in CLUSTER_SCHEMES:
+                nodes = _said_of(name, parse_cluster_address, cast("str", value))
+                return lambda: ClusterBroker(nodes, namespace=namespace, tombstone_ms=tombstone_ms)
+            if kind in SENTINEL_SCHEMES:
+                watched = _said_of(name, parse_sentinel_address, cast("str", value))
+                return lambda: RedisBroker(
+                    Sentinels(watched),
+                    namespace=namespace,
+                    tombstone_ms=tombstone_ms,
+                    request_timeout=watched.server.request_timeout,
+                )
             address = _address(name, value, _others(kind, _OTHERS))
             return lambda: RedisBroker(
                 address,
@@ -169,6 +194,7 @@ class EmbeddedBroker(RedisBroker):
     async def __aenter__(self) -> Self:
         """Start the server or attach to it, and connect."""
         try:
+            await self._find()  # if it cannot be started, no time helps
             await super().__aenter__()
         except BaseException:
             await self._server.aclose()
@@ -200,14 +226,20 @@ def _kind(value: Database) -> tuple[str, str]:
 
 def _others(kind: str, others: str) -> str:
     """What else may be given; nothing where it is clear what was meant."""
-    return "" if "redis" in kind or kind == "unix" else others
+    known = ("redis", "rediss", "unix", *SENTINEL_SCHEMES, *CLUSTER_SCHEMES)
+    return "" if kind in known else others
 
 
 def _address(name: str, value: object, others: str = "") -> Address:
+    if isinstance(value, str):
+        return _said_of(name, parse_address, value, others)
+    return _said_of(name, address_of_client, cast("redis.Redis", value), others)
+
+
+def _said_of(name: str, read: Callable[[_V], _T], value: _V, others: str = "") -> _T:
+    """Read a value; what is wrong with it is said of `name`, with what else may be given."""
     try:
-        if isinstance(value, str):
-            return parse_address(value)
-        return address_of_client(cast("redis.Redis", value))
+        return read(value)
     except ConfigurationError as error:
         raise ConfigurationError(f"{name}: {error}{others}") from None
 

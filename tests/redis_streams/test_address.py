@@ -78,8 +78,8 @@ def test_a_url_says_where_the_server_is_and_how_to_be_let_in(url: str, expected:
         ("redis://:s3cret@h?frobnicate=1", "redis-py's names"),
         ("rediss://:s3cret@h?ssl_cert_reqs=perhaps", "'ssl_cert_reqs'"),
         ("unix://:s3cret@", "needs a path"),
-        ("redis+cluster://:s3cret@h", "not supported yet"),
-        ("redis+sentinel://:s3cret@h/name", "not supported yet"),
+        ("redis+cluster://:s3cret@h", "give the address of one server"),
+        ("redis+sentinel://:s3cret@h/name", "give the address of one server"),
     ],
 )
 def test_a_wrong_url_is_refused_with_a_hint_and_without_its_password(url: str, hint: str) -> None:
@@ -148,7 +148,7 @@ def test_a_password_in_bytes_is_the_same_password() -> None:
 def test_a_sentinel_client_cannot_be_borrowed() -> None:
     sentinel = redis.sentinel.Sentinel([("localhost", 1)])
     master = sentinel.master_for("name")  # pyright: ignore[reportUnknownMemberType]
-    with pytest.raises(ConfigurationError, match="not supported yet"):
+    with pytest.raises(ConfigurationError, match="or a URL"):
         address_of_client(master)
 
 

@@ -170,7 +170,8 @@ async def test_changes_of_state_are_logged_once_each(
         with pytest.raises(BrokerUnavailableError):
             await link.call(append("b"), repeat=True)
         server.start()
-        await link.call(append("c"), repeat=True)
+        # The pause between two attempts may be as long as the time-out of this link.
+        await link.call(append("c"), deadline=loop_time() + 15, repeat=True)
     first, *between, last = caplog.records
     assert (first.levelname, last.levelname) == ("INFO", "INFO")
     # The server closed the connection (unless the first look found it gone already); then it

@@ -5,12 +5,16 @@ here, and `address_of_client` borrows the settings of a client that the user alr
 stricter than redis-py where it guesses: a database that is not a number, a path with several
 parts or an argument that nobody knows is refused instead of ignored.
 
+URLs that name several servers, for which redis-py has no form, are read in `sentinel_address.py`
+and `cluster_address.py`, one server at a time (`split_hosts`) with the same parser.
+
 No text made here (errors, `repr`, `label`) holds a user name or a password.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -26,12 +30,14 @@ if TYPE_CHECKING:
     import redis
     import redis.asyncio
 
-__all__ = ["Address", "TlsOptions", "address_of_client", "parse_address"]
+__all__ = ["Address", "TlsOptions", "address_of_client", "parse_address", "split_hosts"]
 
 _T = TypeVar("_T")
 
 _SCHEMES = ("redis", "rediss", "unix")
-_LATER_SCHEMES = ("redis+cluster", "redis+sentinel")
+_SCHEMES_OF_SEVERAL = tuple(
+    f"{plain}+{kind}" for plain in ("redis", "rediss") for kind in ("cluster", "sentinel")
+)
 
 _CONNECTION_ARGUMENTS = frozenset(
     {"host", "port", "path", "db", "username", "password", "socket_connect_timeout"}
@@ -88,6 +94,7 @@ class Address:
         tls: TLS settings, or `None` for plain TCP.
         connect_timeout: seconds to connect, and again to be let in.
         request_timeout: seconds until an answer must have come, unless the request says otherwise.
+        must_be_primary: a server that is a replica is refused when it is connected to.
     """
 
     host: str = "localhost"
@@ -99,6 +106,7 @@ class Address:
     tls: TlsOptions | None = None
     connect_timeout: float = 5.0
     request_timeout: float = 5.0
+    must_be_primary: bool = False
 
     @property
     def label(self) -> str:
@@ -109,25 +117,30 @@ class Address:
         return f"{'redis' if self.tls is None else 'rediss'}://{host}:{self.port}/{self.db}"
 
 
-def parse_address(url: str) -> Address:
+def parse_address(url: str, *, called: str | None = None) -> Address:
     """Read a `redis://`, `rediss://` or `unix://` URL; arguments by redis-py's names.
 
     `redis://[[user]:password@]host[:port][/db][?argument=…]`, `unix://[…@]/path[?db=…]`. Special
     characters of a password are percent-encoded. Times are seconds.
 
+    Args:
+        url: the address.
+        called: the scheme that errors speak of, where the URL was made from another one.
+
     Raises:
         ConfigurationError: the URL is wrong; its text is not repeated, as it may hold a password.
     """
     scheme = url.partition("://")[0].lower() if "://" in url else ""
-    if scheme in _LATER_SCHEMES:
+    if scheme in _SCHEMES_OF_SEVERAL:
         raise ConfigurationError(
-            f"{scheme}:// addresses are not supported yet; use the address of one server"
+            f"a {scheme}:// address cannot be used here; give the address of one server"
         )
     if scheme not in _SCHEMES:
         raise ConfigurationError(
             "the address of a Redis server must begin with redis://, rediss:// or unix://"
             + (f", not with {scheme + '://'!r}" if scheme.isalpha() else "")
         )
+    called = called or scheme
     try:
         settings: dict[str, object] = dict(
             cast("Callable[[str], dict[str, object]]", parse_url)(scheme + url[len(scheme) :])
@@ -138,25 +151,44 @@ def parse_address(url: str) -> Address:
         # Its text is shown only where it surely holds no part of a password
         # ("Port could not be cast to integer value as 's3cret'").
         raise ConfigurationError(
-            f"the {scheme}:// address cannot be read: {error}"
+            f"the {called}:// address cannot be read: {error}"
             if str(error).startswith("Invalid value for ")
-            else f"the {scheme}:// address cannot be read: is the port a number up to 65535, and"
+            else f"the {called}:// address cannot be read: is the port a number up to 65535, and"
             " are special characters in user name and password percent-encoded?"
         ) from None
     if parts.fragment:
         raise ConfigurationError(
-            f"the {scheme}:// address contains a '#'; in a password it is written %23"
+            f"the {called}:// address contains a '#'; in a password it is written %23"
         )
     settings.pop("connection_class", None)
     for argument in settings.keys() - _CONNECTION_ARGUMENTS - _CLIENT_ARGUMENTS:
-        raise ConfigurationError(_unknown_argument(scheme, argument))
+        raise ConfigurationError(_unknown_argument(called, argument))
     if scheme != "unix" and database and not database.isdecimal():
         raise ConfigurationError(
-            f"the path of a {scheme}:// address is the number of a database, as in /0"
+            f"the path of a {called}:// address is the number of a database, as in /0"
         )
     if scheme == "unix" and "path" not in settings:
         raise ConfigurationError("a unix:// address needs a path, as in unix:///run/redis.sock")
     return _address(settings, tls=scheme == "rediss")
+
+
+def split_hosts(url: str) -> list[str]:
+    """A URL for each server of one that names several: `x://user:pw@a:1,b:2/p` is `…@a:1/p`, ….
+
+    Raises:
+        ConfigurationError: there is nothing between two commas.
+    """
+    scheme, _, rest = url.partition("://")
+    authority = re.match("[^/?#]*", rest)
+    assert authority is not None
+    credentials, at, hosts = authority[0].rpartition("@")
+    names = hosts.split(",")
+    if len(names) > 1 and not all(name.strip() for name in names):
+        raise ConfigurationError(
+            f"the {scheme.lower()}:// address has an empty name between its commas"
+        )
+    tail = rest[authority.end() :]
+    return [f"{scheme}://{credentials}{at}{name.strip()}{tail}" for name in names]
 
 
 def address_of_client(client: redis.Redis | redis.asyncio.Redis) -> Address:
@@ -175,7 +207,7 @@ def address_of_client(client: redis.Redis | redis.asyncio.Redis) -> Address:
     if not isinstance(settings, Mapping) or "SentinelManagedConnection" in names:
         raise ConfigurationError(
             f"the settings of a {type(client).__name__!r} cannot be borrowed: give a redis.Redis"
-            " or redis.asyncio.Redis of one server (Cluster and Sentinel are not supported yet)"
+            " or redis.asyncio.Redis of one server, or a URL"
         )
     settings = cast("Mapping[str, object]", settings)
     if settings.get("credential_provider") is not None:

@@ -40,7 +40,7 @@ from trio_tasks.redis_streams.calls import Call, RequeueAnswer
 from trio_tasks.redis_streams.keys import QueueKeys, queues_key
 from trio_tasks.redis_streams.link import Locate
 from trio_tasks.redis_streams.relay import relay
-from trio_tasks.redis_streams.session import Session, Settings
+from trio_tasks.redis_streams.session import ServerSession, Session, Settings
 
 __all__ = ["RedisBroker"]
 
@@ -107,7 +107,7 @@ class RedisBroker:
     def last_error(self) -> str | None:
         """Why there is no connection; `None` while all is well."""
         session = self._entered
-        return None if session is None else session.cmd.last_error or session.wake.last_error
+        return None if session is None else session.last_error
 
     @property
     def _session(self) -> Session:
@@ -124,7 +124,7 @@ class RedisBroker:
         """
         if self._entered is not None:
             raise RuntimeError("the broker is entered already")
-        self._entered = session = Session(self._settings)
+        self._entered = session = self._new_session()
         try:
             await session.open()
         except BaseException:
@@ -138,6 +138,9 @@ class RedisBroker:
             return await self._session.close(exc_info)  # noqa: ASYNC102 - closes at once
         finally:
             self._entered = None
+
+    def _new_session(self) -> Session:
+        return ServerSession(self._settings)
 
     def _keys(self, queue: str) -> QueueKeys:
         return self._session.keys(queue)
@@ -312,7 +315,7 @@ class RedisBroker:
 
     def watch(self, queue: str, job_id: str | None = None) -> AbstractAsyncContextManager[Watch]:
         """Watch a job, or (`None`) a queue; see `Watches`."""
-        return self._session.watches.watch(queue, job_id)
+        return self._session.watch(queue, job_id)
 
 
 def _locate(address: Address | Locate) -> Locate:

@@ -32,6 +32,12 @@ def dead_letter_key(stream: str) -> str:
 class QueueKeys:
     """The keys of one queue.
 
+    Args:
+        namespace, queue: what they are made of.
+        whole: scripts are also given the name of a key that never exists. While a cluster moves a
+            slot key by key, a node that misses one of a script's keys refuses it (`TRYAGAIN`); so
+            none of them ever sees a part of a queue.
+
     Attributes:
         namespace, queue: what they are made of.
         prefix: `ns:{queue}:`, with which all of them begin.
@@ -59,7 +65,7 @@ class QueueKeys:
         "wake",
     )
 
-    def __init__(self, namespace: str, queue: str) -> None:
+    def __init__(self, namespace: str, queue: str, *, whole: bool = False) -> None:
         check_name("namespace", namespace)
         check_name("queue", queue)
         self.namespace = namespace
@@ -88,6 +94,8 @@ class QueueKeys:
             self.events,
             self.dlq,
         )
+        if whole:
+            self.fixed += (prefix + "never",)
 
     def stream(self, level: int) -> str:
         """Stream with the group `g`: the entries of this priority that are ready or running."""

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import anyio
 
@@ -46,7 +46,7 @@ from trio_tasks.redis_streams.wire import (
     open_connection,
 )
 
-__all__ = ["OUTAGES", "Link", "Locate"]
+__all__ = ["OUTAGES", "Asks", "Link", "Locate", "Requests"]
 
 log = logging.getLogger("trio_tasks.broker")
 
@@ -60,6 +60,61 @@ OUTAGES: Final = frozenset(
     | {"CLUSTERDOWN", "TRYAGAIN", "NOAUTH"}
 )
 """Error codes that speak of the server's state and not of the request: it is worth coming back."""
+
+
+class Requests(Protocol):
+    """What waits for work need of a `Link`, or of whatever else finds the server for them."""
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that a call may take unless it says otherwise."""
+        ...
+
+    @property
+    def connected(self) -> bool:
+        """See `Link.connected`."""
+        ...
+
+    @property
+    def over(self) -> bool:
+        """See `Link.over`."""
+        ...
+
+    async def connected_by(self, deadline: float) -> None:
+        """See `Link.connected_by`."""
+        ...
+
+    async def request(
+        self,
+        *commands: Command,
+        deadline: float | None = None,
+        blocks: float = 0.0,
+        repeat: bool = False,
+    ) -> list[Reply]:
+        """See `Link.request`."""
+        ...
+
+
+class Asks(Requests, Protocol):
+    """What a broker needs: scripts, too."""
+
+    @property
+    def last_error(self) -> str | None:
+        """See `Link.last_error`."""
+        ...
+
+    async def call(
+        self, call: Call[T], *, deadline: float | None = None, repeat: bool = False
+    ) -> T:
+        """See `Link.call`."""
+        ...
+
+    async def calls(
+        self, calls: Sequence[Call[T]], *, deadline: float | None = None, repeat: bool = False
+    ) -> list[T | BrokerError]:
+        """See `Link.calls`."""
+        ...
+
 
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
@@ -81,6 +136,7 @@ class Link:
         timeout: float,
         on_connect: Callable[[Connection], Awaitable[None]] | None = None,
         level: int = logging.WARNING,
+        outages: frozenset[str] = OUTAGES,
     ) -> None:
         """Nothing is connected before `run`.
 
@@ -92,12 +148,14 @@ class Link:
                 dropped and tried again.
             level: at which lost connections are logged; their return is logged at INFO, or at
                 this level if that is lower.
+            outages: error codes that end the connection.
         """
         self.timeout = timeout
         self._locate = locate
         self._name = name
         self._on_connect = on_connect
         self._level = level
+        self._outages = outages
         self._connection: Connection | None = None
         self._up = anyio.Event()
         self._serving = anyio.CancelScope()
@@ -303,7 +361,7 @@ class Link:
         self._answered = True
         if not isinstance(answer, RedisReplyError):
             return answer
-        if answer.code in OUTAGES:
+        if answer.code in self._outages:
             self._answered = False
             self._drop(connection, answer)
             raise BrokerUnavailableError(f"{connection.label}: {answer}") from answer

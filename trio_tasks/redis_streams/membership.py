@@ -28,7 +28,7 @@ Steps are sent again only where they take nothing: outcomes are fenced by their 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
 import anyio.abc
@@ -48,8 +48,7 @@ from trio_tasks.redis_streams import calls
 from trio_tasks.redis_streams.calls import Call, OwnReply, OwnStatus
 from trio_tasks.redis_streams.evaluation import evaluate
 from trio_tasks.redis_streams.keys import QueueKeys
-from trio_tasks.redis_streams.link import OUTAGES, Link
-from trio_tasks.redis_streams.wakes import Wakes
+from trio_tasks.redis_streams.link import OUTAGES, Asks
 from trio_tasks.redis_streams.wire import Connection, RedisReplyError
 
 __all__ = ["Memberships", "RedisMembership"]
@@ -61,10 +60,15 @@ class Memberships:
     """The living memberships of a broker, and what they share."""
 
     def __init__(
-        self, *, cmd: Link, wakes: Wakes, tasks: anyio.abc.TaskGroup, tombstone_ms: int
+        self,
+        *,
+        cmd: Asks,
+        wait: Callable[[str, float], Awaitable[bool]],
+        tasks: anyio.abc.TaskGroup,
+        tombstone_ms: int,
     ) -> None:
         self.cmd = cmd
-        self.wakes = wakes
+        self.wait = wait
         self.tasks = tasks
         self.tombstone_ms = tombstone_ms
         self._living: set[RedisMembership] = set()
@@ -94,22 +98,39 @@ class Memberships:
         """It has left, or is dead."""
         self._living.discard(membership)
 
-    async def own_all(self, connection: Connection) -> None:
+    async def own_all(
+        self,
+        connection: Connection,
+        *,
+        here: Callable[[str], bool] = lambda _: True,
+        outages: frozenset[str] = OUTAGES,
+    ) -> None:
         """Announce a new connection for every incarnation, before anybody uses it.
+
+        Args:
+            connection: the new one.
+            here: whether the queue of that name is reached by it.
+            outages: error codes that say that the connection is of no use.
 
         Raises:
             BrokerError: the connection broke, or the server is of no use now.
         """
-        living = list(self._living)
+        living = [membership for membership in self._living if here(membership.queue)]
         announcements = [membership.announcement() for membership in living]
         answers = await evaluate(connection, announcements, timeout=self.cmd.timeout)
         for membership, answer in zip(living, answers, strict=True):
             if not isinstance(answer, RedisReplyError):
                 membership.heard(answer)
-            elif answer.code in OUTAGES:
+            elif answer.code in outages:
                 raise answer
             else:  # this queue's affair; its next step tries again
                 log.warning("queue %r: %s", membership.queue, answer)
+
+    def moved(self, away: Callable[[str], bool]) -> None:
+        """Queues of these names are reached by another connection now: announce that first."""
+        for membership in self._living:
+            if away(membership.queue):
+                membership.disown()
 
 
 class RedisMembership:
@@ -154,6 +175,10 @@ class RedisMembership:
         return calls.own(
             self._keys, incarnation=self.incarnation, ordinal=self._ordinal, have=self._have()
         )
+
+    def disown(self) -> None:
+        """Let the next step that takes announce its connection first."""
+        self._owned = False
 
     def heard(self, reply: OwnReply) -> None:
         """The answer. OLD: another announcement was made and is answered by itself."""
@@ -244,7 +269,7 @@ class RedisMembership:
 
     async def wait(self, timeout: float) -> bool:
         """Wait until there may be work in the queue; see `Wakes`."""
-        return await self._home.wakes.wait(self.queue, timeout)
+        return await self._home.wait(self.queue, timeout)
 
     async def leave(self) -> None:
         """Leave the queue; repeated until the deadline. Cancelled: its lease ends by itself."""

@@ -14,7 +14,7 @@ from trio_tasks.errors import BrokerError
 from trio_tasks.redis_streams import calls
 from trio_tasks.redis_streams.calls import Call, ChildRow, DeadLetterRow
 from trio_tasks.redis_streams.keys import QueueKeys
-from trio_tasks.redis_streams.link import Link
+from trio_tasks.redis_streams.link import Asks
 
 __all__ = ["relay"]
 
@@ -22,7 +22,7 @@ _ROWS: Final = 250  # as many jobs as one step stores
 
 
 async def relay(
-    cmd: Link, keys: Callable[[str], QueueKeys], queue: str, *, tombstone_ms: int
+    cmd: Asks, keys: Callable[[str], QueueKeys], queue: str, *, tombstone_ms: int
 ) -> tuple[int, set[str]]:
     """Empty the outbox of a queue; how many rows were delivered, and to which queues.
 

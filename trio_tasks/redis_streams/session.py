@@ -14,8 +14,9 @@ the nursery and leaves through the broker's block.
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, TypeAlias, cast
@@ -24,20 +25,20 @@ import anyio
 
 from trio_tasks.broker import Emitted, NewJob
 from trio_tasks.environment import Ids, loop_time
-from trio_tasks.errors import BrokerError
+from trio_tasks.errors import BrokerError, BrokerUnavailableError
 from trio_tasks.redis_streams import calls
 from trio_tasks.redis_streams.calls import Call
 from trio_tasks.redis_streams.checks import check_same_keyspace, check_server
 from trio_tasks.redis_streams.emits import Emits
 from trio_tasks.redis_streams.keys import QueueKeys, queues_key
-from trio_tasks.redis_streams.link import OUTAGES, Link, Locate
+from trio_tasks.redis_streams.link import OUTAGES, Asks, Link, Locate
 from trio_tasks.redis_streams.membership import Memberships
 from trio_tasks.redis_streams.scripts import all_scripts
 from trio_tasks.redis_streams.wakes import Wakes
-from trio_tasks.redis_streams.watches import Watches
+from trio_tasks.redis_streams.watches import QueueWatch, Watches
 from trio_tasks.redis_streams.wire import Connection, RedisReplyError
 
-__all__ = ["Session", "Settings"]
+__all__ = ["ServerSession", "Session", "Settings"]
 
 _ExcInfo: TypeAlias = (
     "tuple[type[BaseException] | None, BaseException | None, TracebackType | None]"
@@ -62,56 +63,49 @@ class Settings:
     timeout: float
 
 
-class Session:
-    """Made by `RedisBroker.__aenter__`; used once."""
+class Session(ABC):
+    """What a RedisBroker is while it is entered, wherever its requests go. Used once.
+
+    Attributes:
+        cmd: for every request that does not block.
+        memberships, emits: of this session; made with `cmd` by the classes below.
+    """
+
+    cmd: Asks
+    memberships: Memberships
+    emits: Emits
 
     def __init__(self, settings: Settings) -> None:
+        """Nothing is connected before `open`."""
         self._settings: Final = settings
         self._tasks: Final = anyio.create_task_group()
         self._keys_of: dict[str, QueueKeys] = {}
         self._named: set[str] = set()
-        self._waking = False
-        timeout = settings.timeout
-        locate_wake = settings.locate_wake or settings.locate
-        self.cmd: Final = Link(
-            settings.locate, name="cmd", timeout=timeout, on_connect=self._prepare
-        )
-        self.wake: Final = Link(
-            locate_wake,
-            name="wake",
-            timeout=timeout,
-            level=logging.DEBUG if settings.locate_wake is None else logging.WARNING,
-        )
-        self._wakes: Final = Wakes(
-            wake=self.wake, cmd=self.cmd, keys=self.keys, bell=self._private_keys().wake
-        )
-        self.memberships: Final = Memberships(
-            cmd=self.cmd,
-            wakes=self._wakes,
-            tasks=self._tasks,
-            tombstone_ms=settings.tombstone_ms,
-        )
-        self.emits: Final = Emits(self.cmd, self._tasks, self._enqueue)
-        self.watches: Final = Watches(
-            tasks=self._tasks,
-            cmd=self.cmd,
-            new_link=lambda: Link(locate_wake, name="ev", timeout=timeout, level=logging.DEBUG),
-            keys=self.keys,
-        )
+
+    @property
+    @abstractmethod
+    def last_error(self) -> str | None:
+        """Why there is no connection; `None` while all is well."""
+
+    @abstractmethod
+    def start_waking(self) -> None:
+        """Open the connection that waits for work, unless that has been done."""
+
+    @abstractmethod
+    def watch(self, queue: str, job_id: str | None) -> AbstractAsyncContextManager[QueueWatch]:
+        """See `Watches.watch`."""
+
+    @abstractmethod
+    async def _connect(self) -> None:
+        """Connect, and check; see `open`."""
 
     async def open(self) -> None:
         """Connect, and check that the server can be used; see `RedisBroker.__aenter__`."""
-        await self._settings.locate()  # says at once what trying again cannot repair
+        with suppress(BrokerUnavailableError):
+            await self._settings.locate()  # says at once what trying again cannot repair
         await self._tasks.__aenter__()
         try:
-            deadline = loop_time() + self._settings.timeout
-            self._tasks.start_soon(self.cmd.run)
-            await self.cmd.connected_by(deadline)
-            await check_server(self.cmd)
-            if self._settings.locate_wake is not None:
-                self.start_waking()
-                await self.wake.connected_by(deadline)
-                await check_same_keyspace(self.cmd, self.wake, self._private_keys().meta)
+            await self._connect()
         except BaseException:
             self._tasks.cancel_scope.cancel()
             await self._tasks.__aexit__(None, None, None)  # noqa: ASYNC102 - they end at once
@@ -128,18 +122,11 @@ class Session:
                 return False  # the block's own error: nothing of ours, so it is not wrapped
             raise
 
-    def start_waking(self) -> None:
-        """Open the connection that waits for work, unless that has been done."""
-        if not self._waking:
-            self._waking = True
-            self._tasks.start_soon(self.wake.run)
-            self._tasks.start_soon(self._wakes.run)
-
     def keys(self, queue: str) -> QueueKeys:
         """The keys of a queue."""
         keys = self._keys_of.get(queue)
         if keys is None:
-            keys = self._keys_of[queue] = QueueKeys(self._settings.namespace, queue)
+            keys = self._keys_of[queue] = self._new_keys(queue)
         return keys
 
     async def name(self, queues: Iterable[str]) -> None:
@@ -153,19 +140,87 @@ class Session:
                 await self.cmd.request(("SADD", queues_key(self._settings.namespace), *new))
                 self._named |= new
 
-    async def _prepare(self, connection: Connection) -> None:
-        """On every new `cmd` connection, before anybody else may use it."""
+    def _new_keys(self, queue: str) -> QueueKeys:
+        return QueueKeys(self._settings.namespace, queue)
+
+    async def _load_scripts(self, connection: Connection) -> None:
+        """On every new connection that runs them."""
         loads = [("SCRIPT", "LOAD", script.source) for script in all_scripts()]
         for reply in await connection.pipeline(loads, timeout=self._settings.timeout):
             # Forbidden? Then a script is sent in full when it is missed.
             if isinstance(reply, RedisReplyError) and reply.code in OUTAGES:
                 raise reply
         self._named.clear()  # the server may have lost what it knew
+
+    def _enqueue(self, queue: str, jobs: Sequence[NewJob]) -> Call[list[Emitted]]:
+        return calls.enqueue(self.keys(queue), jobs, tombstone_ms=self._settings.tombstone_ms)
+
+
+class ServerSession(Session):
+    """A session with one server."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._waking = False
+        timeout = settings.timeout
+        locate_wake = settings.locate_wake or settings.locate
+        cmd = self.cmd = self._cmd = Link(
+            settings.locate, name="cmd", timeout=timeout, on_connect=self._prepare
+        )
+        self._wake: Final = Link(
+            locate_wake,
+            name="wake",
+            timeout=timeout,
+            level=logging.DEBUG if settings.locate_wake is None else logging.WARNING,
+        )
+        self._wakes: Final = Wakes(
+            wake=self._wake, cmd=cmd, keys=self.keys, bell=self._private_keys().wake
+        )
+        self.memberships = Memberships(
+            cmd=cmd,
+            wait=self._wakes.wait,
+            tasks=self._tasks,
+            tombstone_ms=settings.tombstone_ms,
+        )
+        self.emits = Emits(cmd, self._tasks, self._enqueue)
+        self._watches: Final = Watches(
+            tasks=self._tasks,
+            cmd=cmd,
+            new_link=lambda: Link(locate_wake, name="ev", timeout=timeout, level=logging.DEBUG),
+            keys=self.keys,
+        )
+
+    @property
+    def last_error(self) -> str | None:
+        """Why one of the connections is not there."""
+        return self.cmd.last_error or self._wake.last_error
+
+    async def _connect(self) -> None:
+        deadline = loop_time() + self._settings.timeout
+        self._tasks.start_soon(self._cmd.run)
+        await self._cmd.connected_by(deadline)
+        await check_server(self._cmd)
+        if self._settings.locate_wake is not None:
+            self.start_waking()
+            await self._wake.connected_by(deadline)
+            await check_same_keyspace(self._cmd, self._wake, self._private_keys().meta)
+
+    def start_waking(self) -> None:
+        """Open the connection that waits for work, unless that has been done."""
+        if not self._waking:
+            self._waking = True
+            self._tasks.start_soon(self._wake.run)
+            self._tasks.start_soon(self._wakes.run)
+
+    def watch(self, queue: str, job_id: str | None) -> AbstractAsyncContextManager[QueueWatch]:
+        """See `Watches.watch`."""
+        return self._watches.watch(queue, job_id)
+
+    async def _prepare(self, connection: Connection) -> None:
+        """On every new `cmd` connection, before anybody else may use it."""
+        await self._load_scripts(connection)
         await self.memberships.own_all(connection)
 
     def _private_keys(self) -> QueueKeys:
         """Keys that nobody else uses: those of a queue that does not exist."""
         return QueueKeys(self._settings.namespace, Ids().incarnation("broker"))
-
-    def _enqueue(self, queue: str, jobs: Sequence[NewJob]) -> Call[list[Emitted]]:
-        return calls.enqueue(self.keys(queue), jobs, tombstone_ms=self._settings.tombstone_ms)

@@ -32,7 +32,7 @@ import anyio
 from trio_tasks.environment import loop_time
 from trio_tasks.errors import BrokerError, BrokerUnavailableError
 from trio_tasks.redis_streams.keys import QueueKeys
-from trio_tasks.redis_streams.link import Link
+from trio_tasks.redis_streams.link import Link, Requests
 from trio_tasks.redis_streams.wire import Command
 
 __all__ = ["Wakes"]
@@ -60,7 +60,7 @@ class Wakes:
     """The waiters of a process, and the tokens that wake them."""
 
     def __init__(
-        self, *, wake: Link, cmd: Link, keys: Callable[[str], QueueKeys], bell: str
+        self, *, wake: Link, cmd: Requests, keys: Callable[[str], QueueKeys], bell: str | None
     ) -> None:
         """Nothing is waited for before `run`.
 
@@ -68,7 +68,8 @@ class Wakes:
             wake: the connection that blocks.
             cmd: another one to the same keyspace.
             keys: the keys of a queue.
-            bell: the name of a list that nobody else uses.
+            bell: the name of a list that nobody else uses; `None` where one queue is all that is
+                ever waited for.
         """
         self._wake = wake
         self._cmd = cmd
@@ -90,7 +91,7 @@ class Wakes:
         self._lines.setdefault(queue, deque()).append(waiter)
         if queue not in self._popping:
             self._somebody.set()
-            if self._popping:
+            if self._popping and self._bell is not None:
                 self._ring = True
                 self._errand.set()
         try:
@@ -160,9 +161,8 @@ class Wakes:
             return
         self._popping = frozenset(lists.values())
         try:
-            (reply,) = await self._wake.request(
-                ("BLPOP", self._bell, *lists, _BLOCKS), blocks=_BLOCKS
-            )
+            names = lists if self._bell is None else (self._bell, *lists)
+            (reply,) = await self._wake.request(("BLPOP", *names, _BLOCKS), blocks=_BLOCKS)
         finally:
             self._popping = frozenset()
         if isinstance(reply, list):
@@ -176,7 +176,7 @@ class Wakes:
             await self._errand.wait()
             self._errand = anyio.Event()
             errands: list[Command] = []
-            if self._ring:
+            if self._ring and self._bell is not None:
                 errands += _push_one(self._bell)
                 errands.append(("PEXPIRE", self._bell, _BELL_LIVES_MS))
             for queue in self._returns:

@@ -27,7 +27,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from math import inf
-from typing import Final
+from typing import Final, cast
 
 import anyio
 import anyio.lowlevel
@@ -258,6 +258,7 @@ async def open_connection(
 
     Raises:
         BrokerUnavailableError: the server cannot be reached in time; the cause is chained.
+            Or the server is a replica and must not be.
         RedisReplyError: it was reached and refused us (`WRONGPASS`, `NOAUTH`, …).
         ConfigurationError: the TLS settings cannot be used.
     """
@@ -283,9 +284,11 @@ async def _log_in(connection: Connection, address: Address, name: str | None) ->
         login = ("AUTH", user or "default", password or "")
     naming: Command | None = None if name is None else ("SETNAME", name)
     try:
-        await connection.request(
+        hello = await connection.request(
             ("HELLO", 3, *(login or ()), *(naming or ())), timeout=address.connect_timeout
         )
+        if address.must_be_primary and cast("dict[bytes, Reply]", hello)[b"role"] != b"master":
+            raise BrokerUnavailableError(f"{address.label}: this server is a replica")
     except RedisReplyError as error:
         # One that does not know HELLO says so, or that we must log in first: as we did, in HELLO.
         unknown = "unknown command" in str(error) or (error.code == "NOAUTH" and login is not None)
