@@ -168,6 +168,19 @@ async def test_after_an_outage_nobody_is_declared_dead_for_another_lease(world: 
 
 
 @pytest.mark.virtual_time
+async def test_an_outage_before_anybodys_first_beat_proves_nothing_either(world: World) -> None:
+    await world.emit()
+    silent = await world.worker("silent", lease_ms=LEASE_MS)
+    heir = await world.worker("heir", lease_ms=LEASE_MS)
+    await silent.take_one()
+
+    await world.pass_ms(10 * LEASE_MS)
+
+    assert await heir.take() == []
+    assert (await silent.beat()).alive
+
+
+@pytest.mark.virtual_time
 async def test_a_job_waits_at_most_two_leases_if_nobody_was_alive_in_between(
     world: World,
 ) -> None:

@@ -36,6 +36,8 @@ def register(queue: QueueStore, registration: Registration, now_ms: int) -> None
         lease_ms=registration.lease_ms,
         lease_until_ms=now_ms + registration.lease_ms,
     )
+    if queue.last_beat_ms is None:
+        queue.last_beat_ms = now_ms  # the outage rule needs an instant to count from
 
 
 def leave(queue: QueueStore, incarnation: str) -> None:

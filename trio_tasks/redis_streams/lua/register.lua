@@ -21,5 +21,7 @@ local events = table.concat(ARGV, '\n', 6)
 local about = table.concat({ lease, consumer, ARGV[5], '', events, '' }, '\n')
 call('HSET', INCARNATIONS, name, about)
 call('HSETNX', META, 'v', 1)
+-- The outage rule needs an instant to count from, also before anybody's first beat.
+call('HSETNX', META, 'bt', NOW)
 call('ZADD', LEASES, ms(now + lease), name)
 return namesakes
