@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
 import anyio
 import msgspec
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from trio_tasks.broker import Broker, Watch
 from trio_tasks.consumer.consumer import ConsumerCore
@@ -161,6 +162,9 @@ class Engine:
     async def _keep_broker(self, *, task_status: TaskStatus[None]) -> None:
         with self._crashing("connected", "running", "stopping"), anyio.CancelScope() as scope:
             async with self.broker, anyio.create_task_group() as nursery:
+                # A cancel may have come with the last answer, too late for connecting to meet it;
+                # behind the shield nobody would hear of it, nor close what is open here.
+                await checkpoint_if_cancelled()
                 scope.shield = True
                 nursery.start_soon(self.postbox.run, self.broker)
                 task_status.started()
