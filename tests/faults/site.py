@@ -1,0 +1,202 @@
+"""Worker processes on a real server, and what is left behind when all is done."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import uuid
+from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import anyio
+import anyio.to_thread
+import msgspec
+import redis
+
+from tests.contract.backdoors import FAMILY
+from tests.faults.worker import Effects, Settings, manager
+from trio_tasks import BrokerUnavailableError, Emit, TaskManager
+
+__all__ = ["QUEUES", "Run", "Site", "Worker"]
+
+QUEUES = ("main", "other")
+
+EMPTY = {"z": "ZCARD", "dlq": "ZCARD", "x": "HLEN", "out": "XLEN"}
+"""What has to be empty at the end, and how to ask."""
+
+
+class Run(NamedTuple):
+    """One run of a handler."""
+
+    event: str
+    data: int
+    job_id: str
+    attempt: int
+    worker: str
+
+
+class Worker:
+    """A worker process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.name = settings.name
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.worker", msgspec.json.encode(settings).decode()],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    async def ready(self) -> None:
+        """Wait until it takes jobs."""
+        assert self._process.stdout is not None
+        while line := await anyio.to_thread.run_sync(self._process.stdout.readline):
+            if line == "ready\n":
+                return
+        raise AssertionError(f"{self.name} has ended")
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    async def stopped(self) -> tuple[int, str]:
+        """Wait for its end: exit code, and what it said last."""
+        assert self._process.stdout is not None
+        said = await anyio.to_thread.run_sync(self._process.stdout.read)
+        return await anyio.to_thread.run_sync(self._process.wait), said
+
+    def end(self) -> None:
+        """SIGKILL, whatever state it is in."""
+        assert self._process.stdout is not None
+        self._process.kill()
+        self._process.wait()
+        self._process.stdout.close()
+
+
+class Site:
+    """One namespace on a server, with its workers and an onlooker."""
+
+    def __init__(self, url: str, directory: Path) -> None:
+        self.settings = Settings(
+            url=url, namespace=f"f{uuid.uuid4().hex[:10]}", effects=str(directory / "effects")
+        )
+        Effects(self.settings)
+        self._workers: list[Worker] = []
+        self._redis: Any = redis.Redis.from_url(url)  # pyright: ignore[reportUnknownMemberType]
+
+    @classmethod
+    @contextmanager
+    def on(cls, url: str, directory: Path) -> Generator[Site]:
+        """A site, whose workers end with the block."""
+        site = cls(url, directory)
+        try:
+            yield site
+        finally:
+            for worker in site._workers:
+                worker.end()
+            site._redis.close()
+
+    def onlooker(self) -> TaskManager[Effects]:
+        """A manager that emits and looks, and runs nothing."""
+        return manager(self.settings)
+
+    async def workers(self, *names: str, **options: Any) -> list[Worker]:
+        """Start workers, and wait until they take jobs."""
+        made: list[Worker] = []
+        for name in names:
+            settings = msgspec.structs.replace(self.settings, name=name, **options)
+            made.append(Worker(settings))
+            self._workers.append(made[-1])
+        for worker in made:
+            await worker.ready()
+        return made
+
+    async def emit(self, tasks: TaskManager[Effects], jobs: range) -> None:
+        """Emit parents with these numbers."""
+        await tasks.emit_many([Emit("parent", n, queue="main") for n in jobs])
+
+    async def idle(self, tasks: TaskManager[Effects]) -> None:
+        """Wait until nothing is left to do, however often the server is away meanwhile."""
+        while True:
+            try:
+                return await tasks.until_idle(QUEUES)
+            except BrokerUnavailableError:
+                await anyio.sleep(0.05)
+
+    def runs(self) -> list[Run]:
+        """What handlers have noted."""
+        lines = Path(self.settings.effects).read_text().splitlines()
+        return [
+            Run(event, int(data), job_id, int(attempt), worker)
+            for event, data, job_id, attempt, worker in map(str.split, lines)
+        ]
+
+    async def check(self, tasks: TaskManager[Effects], jobs: int) -> Counter[str]:
+        """Nothing was lost, nothing doubled, nothing is left; how often each event ran."""
+        runs = self.runs()
+        for event in ("parent", "sibling", "child"):
+            numbers = {run.data for run in runs if run.event == event}
+            ids = {run.job_id for run in runs if run.event == event}
+            assert numbers == set(range(jobs)), f"{event}: {jobs - len(numbers)} are missing"
+            assert len(ids) == jobs, f"{event}: {len(ids) - jobs} too many"
+        for queue, expected in (("main", 2 * jobs), ("other", jobs)):
+            stats = await tasks.queue(queue).stats()
+            assert (stats.completed, stats.dead, stats.cancelled, stats.skipped) == (
+                expected,
+                0,
+                0,
+                0,
+            )
+            assert (stats.queued, stats.running, stats.delayed) == (0, 0, 0)
+        assert self.leftovers() == []
+        return Counter(run.event for run in runs)
+
+    def key(self, queue: str, name: str) -> str:
+        return f"{self.settings.namespace}:{{{queue}}}:{name}"
+
+    def ask(self, command: str, *arguments: object) -> Any:
+        """What the server answers."""
+        return self._redis.execute_command(command, *arguments)
+
+    def commands_processed(self) -> int:
+        """By the whole server, since it started."""
+        return self._redis.info("stats")["total_commands_processed"]
+
+    def members(self, queue: str) -> list[bytes]:
+        """The incarnations that live."""
+        return self.ask("ZRANGE", self.key(queue, "c"), 0, -1)
+
+    def consumers(self, queue: str) -> set[str]:
+        """The consumers of the group, `~released` apart."""
+        found = self._redis.xinfo_consumers(self.key(queue, "s:0"), "g")
+        return {consumer["name"].decode() for consumer in found} - {"~released"}
+
+    def pending(self, queue: str) -> int:
+        """Entries that were handed out and not acked, released ones included."""
+        return int(self._redis.xpending(self.key(queue, "s:0"), "g")["pending"])
+
+    def leftovers(self) -> list[str]:
+        """What should not be there when all jobs have ended."""
+        left: list[str] = []
+        for queue in QUEUES:
+            if entries := self.ask("XLEN", self.key(queue, "s:0")):
+                left.append(f"{queue}: {entries} entries")
+            if pending := self.pending(queue):
+                left.append(f"{queue}: {pending} pending")
+            left += [f"{queue}: {name} is not empty" for name in EMPTY if self._size(queue, name)]
+            prefix = self.key(queue, "")
+            keys = self.ask("KEYS", prefix + "*")
+            assert keys
+            for raw in keys:
+                name = raw.decode().removeprefix(prefix)
+                if not FAMILY.fullmatch(name):
+                    left.append(f"{queue}: {name} has no meaning")
+                elif name.startswith(("j:", "l:", "d:")) and self.ask("TTL", raw) < 0:
+                    left.append(f"{queue}: {name} stays for ever")
+        return left
+
+    def _size(self, queue: str, name: str) -> int:
+        return self.ask(EMPTY[name], self.key(queue, name))
