@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 
 # make test SERVER=redis: start redis-server from PATH in place of the embedded Valkey.
 SERVER ?=
-# make test ARGS="-k cron -x": more arguments for pytest.
+# make test ARGS="-k cron -x": more arguments for pytest. ARGS=-n0: in one process, not one per core.
 ARGS ?=
 # make verify EXAMPLES=5000 SEED=7
 EXAMPLES ?= 500
@@ -24,13 +24,13 @@ demo: $(VENV)/.installed ## the first example, on the embedded server
 	$(BIN)/python examples/quickstart.py
 
 test: $(VENV)/.installed ## all tests, property tests included; SERVER=redis: not on the embedded Valkey
-	$(if $(SERVER),TRIO_TASKS_TEST_SERVER=$(SERVER)) $(BIN)/python -m pytest $(ARGS)
+	$(if $(SERVER),TRIO_TASKS_TEST_SERVER=$(SERVER)) $(BIN)/python -m pytest -n auto $(ARGS)
 
 verify: $(VENV)/.installed ## the property tests alone; EXAMPLES=count SEED=number
 	@seed='$(SEED)'; \
 	seed=$${seed:-$$($(BIN)/python -c 'import random; print(random.randrange(10**9))')}; \
 	echo "seed $$seed, $(EXAMPLES) examples each; again: make verify SEED=$$seed EXAMPLES=$(EXAMPLES)"; \
-	EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest property_tests --hypothesis-seed=$$seed $(ARGS)
+	EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -n auto property_tests --hypothesis-seed=$$seed $(ARGS)
 
 model: $(VENV)/.installed ## explore all worlds of the protocol model, the large ones too (minutes)
 	$(BIN)/python -m tests.model
