@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TypeAlias, TypeVar, Union, cast
 from urllib.parse import unquote
@@ -19,7 +19,11 @@ from trio_tasks.errors import ConfigurationError
 from trio_tasks.memory import MemoryBroker
 from trio_tasks.options import check_name
 from trio_tasks.redis_streams.address import Address, address_of_client, parse_address
+from trio_tasks.redis_streams.blocking import BlockingLink
+from trio_tasks.redis_streams.blocking_broker import BlockingBroker
+from trio_tasks.redis_streams.blocking_sentinel import BlockingSentinels
 from trio_tasks.redis_streams.broker import RedisBroker
+from trio_tasks.redis_streams.checks import said_of
 from trio_tasks.redis_streams.cluster_address import CLUSTER_SCHEMES, parse_cluster_address
 from trio_tasks.redis_streams.cluster_broker import ClusterBroker
 from trio_tasks.redis_streams.sentinel import Sentinels
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
     import redis
     import redis.asyncio
 
-__all__ = ["Database", "broker_for", "server_of"]
+__all__ = ["Database", "blocking_broker_for", "broker_for"]
 
 log = logging.getLogger("trio_tasks.broker")
 
@@ -47,6 +51,8 @@ _OTHERS: Final = (
     "; besides those, redis+sentinel://, redis+cluster://, embedded://, embedded:///path, memory://,"
     " memory://name or None"
 )
+
+_OTHERS_OF_PRODUCER: Final = "; besides those, redis+sentinel:// and embedded:///path"
 
 _PRIVATE_SERVER: Final = (
     "neither db= nor $" + VARIABLE + " is given: jobs are kept by a private embedded server, which"
@@ -104,11 +110,15 @@ def broker_for(
         case _:
             if kind in CLUSTER_SCHEMES:
                 nodes = _said_of(name, parse_cluster_address, cast("str", value))
-                return lambda: ClusterBroker(nodes, namespace=namespace, tombstone_ms=tombstone_ms)
+                return lambda: ClusterBroker(
+                    nodes, called=name, namespace=namespace, tombstone_ms=tombstone_ms
+                )
             if kind in SENTINEL_SCHEMES:
                 watched = _said_of(name, parse_sentinel_address, cast("str", value))
                 return lambda: RedisBroker(
                     Sentinels(watched),
+                    label=watched.label,
+                    called=name,
                     namespace=namespace,
                     tombstone_ms=tombstone_ms,
                     request_timeout=watched.server.request_timeout,
@@ -116,25 +126,31 @@ def broker_for(
             address = _address(name, value, _others(kind, _OTHERS))
             return lambda: RedisBroker(
                 address,
+                called=name,
                 namespace=namespace,
                 wake_address=wake_address,
                 tombstone_ms=tombstone_ms,
             )
 
 
-def server_of(db: Database = None) -> Callable[[], AbstractContextManager[Address]]:
+def blocking_broker_for(
+    db: Database = None, *, namespace: str = "tt"
+) -> Callable[[], AbstractContextManager[BlockingBroker]]:
     """Read the `db=` of a program that only emits, and so needs a server that others run.
 
-    What it returns tells the address of that server, which is good while its block runs. With
-    `embedded:///path` entering the block raises `BrokerUnavailableError` if no server runs there.
+    What it returns makes a broker, which is good while its block runs. Entering the block connects
+    to nothing, except that with `embedded:///path` it raises `BrokerUnavailableError` if no server
+    runs there.
 
     Args:
-        db: as `broker_for` takes it, without `memory://` and private servers.
+        db: as `broker_for` takes it, without `redis+cluster://`, `memory://` and private servers.
+        namespace: with which all keys begin.
 
     Raises:
         ConfigurationError: a value is wrong, or jobs would end with this program. It is not
             repeated, as it may hold a password.
     """
+    check_name("namespace", namespace)
     name, value = _named(db)
     kind, rest = _kind(value)
     if value is None or kind == "memory" or (kind == "embedded" and not rest):
@@ -147,18 +163,44 @@ def server_of(db: Database = None) -> Callable[[], AbstractContextManager[Addres
             f"{what}: a Producer needs the address of the server that its jobs' workers use, as"
             " db='redis://host:6379' or db='embedded:///some/directory'"
         )
+    if kind in CLUSTER_SCHEMES:
+        raise ConfigurationError(
+            f"{name}: a Producer cannot use {kind}://, as it does not follow queues from node to"
+            " node: emit with a TaskManager that is not started"
+        )
+
+    @contextmanager
+    def opened(link: Callable[[], BlockingLink]) -> Generator[BlockingBroker]:
+        with said_of(name):
+            broker = BlockingBroker(link(), called=name, namespace=namespace)
+        try:
+            yield broker
+        finally:
+            broker.close()
+
+    @contextmanager
+    def attached_to(directory: Path) -> Generator[BlockingBroker]:
+        with (
+            attached(directory) as path,
+            opened(lambda: BlockingLink(Address(path=path))) as broker,
+        ):
+            yield broker
+
     if kind == "embedded":
         directory = _directory(name, rest)
         assert directory is not None
-        return lambda: _attached(directory)
-    address = _address(name, value, _others(kind, "; besides those, embedded:///path"))
-    return lambda: nullcontext(address)
-
-
-@contextmanager
-def _attached(directory: Path) -> Generator[Address]:
-    with attached(directory) as path:
-        yield Address(path=path)
+        return lambda: attached_to(directory)
+    if kind in SENTINEL_SCHEMES:
+        watched = _said_of(name, parse_sentinel_address, cast("str", value))
+        return lambda: opened(
+            lambda: BlockingLink(
+                BlockingSentinels(watched),
+                label=watched.label,
+                timeout=watched.server.request_timeout,
+            )
+        )
+    address = _address(name, value, _others(kind, _OTHERS_OF_PRODUCER))
+    return lambda: opened(lambda: BlockingLink(address))
 
 
 class EmbeddedBroker(RedisBroker):
@@ -184,7 +226,12 @@ class EmbeddedBroker(RedisBroker):
             tombstone_ms: see `RedisBroker`.
             notice: what to say in the log once it is there.
         """
-        super().__init__(self._find, namespace=namespace, tombstone_ms=tombstone_ms)
+        super().__init__(
+            self._find,
+            label=f"embedded://{directory or ''}",
+            namespace=namespace,
+            tombstone_ms=tombstone_ms,
+        )
         self._server = EmbeddedServer(directory)
         self._notice = notice
 

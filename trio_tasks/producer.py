@@ -24,13 +24,13 @@ from trio_tasks.callables import (
     SyncHandler,
     SyncPlainHandler,
 )
-from trio_tasks.connect import Database, server_of
+from trio_tasks.connect import Database, blocking_broker_for
 from trio_tasks.emitter import Emit, Emitter
 from trio_tasks.environment import monotonic
 from trio_tasks.errors import BrokerUnavailableError
 from trio_tasks.handlers import Handlers, Registry
 from trio_tasks.job import JobInfo, JobState
-from trio_tasks.options import Duration, EmitOptions, check_id, check_int, check_name, duration_ms
+from trio_tasks.options import Duration, EmitOptions, check_id, check_int, duration_ms
 from trio_tasks.payloads import PayloadCodec
 from trio_tasks.plans import Declaration, EmitPlan, SchedulePlan, occurrence_id
 from trio_tasks.redis_streams.blocking_broker import BlockingBroker
@@ -100,9 +100,10 @@ class Producer:
         """Make a producer. Nothing is opened before it is entered.
 
         Args:
-            db: a URL (`redis://`, `rediss://`, `unix://`) or a redis-py client whose settings are
-                borrowed; `embedded:///path` to attach to the server that a `TaskManager` runs
-                there; default: `$TRIO_TASKS_DB`.
+            db: a URL (`redis://`, `rediss://`, `unix://`, `redis+sentinel://`) or a redis-py
+                client whose settings are borrowed; `embedded:///path` to attach to the server that
+                a `TaskManager` runs there; default: `$TRIO_TASKS_DB`. See "Addresses" in
+                docs/deploying.md.
             namespace: first part of all keys, as the workers have it.
             max_data_bytes: the largest data, as JSON.
 
@@ -110,8 +111,8 @@ class Producer:
             ConfigurationError: an argument is wrong; there is no address; or it is that of a
                 server whose jobs would end with this program (`memory://`, `embedded://`).
         """
-        self._server = server_of(db)
-        self._namespace = check_name("namespace", namespace)
+        self._new_broker = blocking_broker_for(db, namespace=namespace)
+        self._namespace = namespace
         self._handlers = Handlers[Any]()
         self._registry = Registry(self._handlers)
         self._emitter = Emitter(
@@ -127,17 +128,17 @@ class Producer:
         """Connect, so that a wrong address is known at once. May be entered again after leaving.
 
         Raises:
-            BrokerUnavailableError: Redis cannot be reached within the deadline (default 5 s), or
-                nobody runs the embedded server.
-            ConfigurationError: the server cannot be used (its version, its eviction policy).
+            BrokerUnavailableError: Redis cannot be reached within the deadline (default 5 s; the
+                URL's `socket_timeout`), or nobody runs the embedded server.
+            ConfigurationError: the server refuses us (user, password, rights, number of the
+                database) or cannot be used (its version, its eviction policy); said at once.
+                Once a connection was let in, a refused one is an outage like any other.
             RuntimeError: it is entered already.
         """
         if self._broker is not None:
             raise RuntimeError("this Producer is entered already")
         with ExitStack() as stack:
-            address = stack.enter_context(self._server())
-            broker = BlockingBroker(address, self._namespace)
-            stack.callback(broker.close)
+            broker = stack.enter_context(self._new_broker())
             broker.check()
             self._exit = stack.pop_all()
         self._broker, self._pid = broker, os.getpid()

@@ -110,10 +110,11 @@ class TaskManager(Handlers[A], Generic[A]):
         """Make a manager. Nothing is opened before it is entered.
 
         Args:
-            db: a URL (`redis://`, `rediss://`, `unix://`, `embedded://`, `embedded:///path`,
-                `memory://`, `memory://name`), a redis-py client whose settings are borrowed, or
-                `None`: `$TRIO_TASKS_DB`, else a private embedded server that ends with this
-                process.
+            db: a URL (`redis://`, `rediss://`, `unix://`, `redis+sentinel://`,
+                `redis+cluster://`, `embedded://`, `embedded:///path`, `memory://`,
+                `memory://name`), a redis-py client whose settings are borrowed, or `None`:
+                `$TRIO_TASKS_DB`, else a private embedded server that ends with this process. See
+                "Addresses" in docs/deploying.md.
             ctx: any object or mapping; handlers get it as `ctx.app`.
             lifespan: in the place of `ctx`, a function that returns an async context manager,
                 entered by `start()` and left when the last handler has ended; its value is
@@ -252,10 +253,16 @@ class TaskManager(Handlers[A], Generic[A]):
     async def __aenter__(self) -> Self:
         """Connect. `emit` works afterwards, nothing is processed before `start()`.
 
+        Entering does not wait for a server that is away: it gives up after 5 s (the URL's
+        `socket_timeout`), and whoever supervises the process starts it again. Once entered, the
+        manager keeps trying for ever, and only calls that need an answer fail.
+
         Raises:
             BrokerUnavailableError: Redis cannot be reached within the deadline.
-            ConfigurationError: the server cannot be used (its version, its eviction policy, a
-                `streamdb` of another keyspace).
+            ConfigurationError: the server refuses us (user, password, rights, number of the
+                database) or cannot be used (its version, its eviction policy, a `streamdb` of
+                another keyspace). Said at once: trying again would not help. In an entered
+                manager a password that is refused is an outage, which ends when it is accepted.
             RuntimeError: it is entered already.
         """
         if self.state not in ("new", "closed", "crashed"):
@@ -353,7 +360,8 @@ class TaskManager(Handlers[A], Generic[A]):
             task_status: given by `nursery.start`.
 
         Raises:
-            As entering and `start()`.
+            As entering and `start()`: in particular `BrokerUnavailableError` if Redis is away when
+            it begins. Later outages do not end it.
         """
         listens = handle_signals
         if listens is None:

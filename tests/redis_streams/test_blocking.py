@@ -264,7 +264,7 @@ def test_an_answer_that_was_lost_is_asked_for_again_if_that_is_harmless(
 
 def test_an_emit_whose_answer_was_lost_has_made_one_job(relay: tuple[str, Relay]) -> None:
     url, between = relay
-    broker = BlockingBroker(parse_address(url), f"t{uuid.uuid4().hex[:12]}")
+    broker = BlockingBroker(BlockingLink(parse_address(url)), namespace=f"t{uuid.uuid4().hex[:12]}")
     jobs = [
         NewJob(id="prefix@1", queue="q", record=Record(RECORD_VERSION, "event", b"1")),
         NewJob(id="chosen", queue="q", record=Record(RECORD_VERSION, "event", b"2"), number="n1"),
@@ -380,17 +380,43 @@ def test_a_refusal_of_any_kind_keeps_its_code(server: ServerProcess) -> None:
             assert refusal.code == code
 
 
-def test_a_wrong_password_is_said_and_not_shown() -> None:
+def test_a_wrong_password_is_said_at_once_and_not_shown() -> None:
     with start_server("--requirepass", "right") as server:
         url = f"unix://:{SECRET}@{server.socket_path}"
-        with linked(url, timeout=0.2) as link:
-            with pytest.raises(BrokerUnavailableError, match="invalid username-password") as caught:
+        with linked(url, timeout=60) as link:
+            with pytest.raises(ConfigurationError, match="WRONGPASS") as caught:
                 link.call(TIME)
             assert SECRET not in everything_said_of(caught.value) + repr(link)
+        with (
+            linked(server.url, timeout=60) as link,
+            pytest.raises(ConfigurationError, match="asks for a password"),
+        ):
+            link.call(TIME)
         with linked(f"unix://:right@{server.socket_path}?db=3") as link:
             assert link.call(TIME) > 0
             info = link.request(("CLIENT", "INFO"))
             assert b" db=3 " in cast("bytes", info)
+
+
+def test_a_database_that_is_not_there_is_said_at_once(server: ServerProcess) -> None:
+    with (
+        linked(f"{server.url}?db=99", timeout=60) as link,
+        pytest.raises(ConfigurationError, match="no database 99"),
+    ):
+        link.call(TIME)
+
+
+def test_a_password_that_is_changed_later_is_an_outage(own_server: ServerProcess) -> None:
+    with Admin(own_server.url) as admin:
+        admin.do("ACL", "SETUSER", "ann", "on", ">old", "~*", "+@all")
+        with linked(f"unix://ann:old@{own_server.socket_path}", timeout=0.3) as link:
+            assert link.call(TIME) > 0
+            admin.do("ACL", "SETUSER", "ann", "resetpass", ">new")
+            admin.kill(NAME)
+            with pytest.raises(BrokerUnavailableError, match="WRONGPASS"):
+                link.call(TIME, repeat=True)
+            admin.do("ACL", "SETUSER", "ann", ">old")
+            assert link.call(TIME, repeat=True) > 0
 
 
 def test_a_user_who_may_run_scripts_only_can_connect(own_server: ServerProcess) -> None:

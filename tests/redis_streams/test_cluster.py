@@ -16,7 +16,7 @@ from tests.redis_streams.test_acl import rights
 from tests.redis_streams.work import Work
 from tests.servers import ServerProcess, free_port, in_step, start_cluster, start_server, timed
 from trio_tasks.broker import RECORD_VERSION, NewJob, Record, Registration
-from trio_tasks.connect import broker_for, server_of
+from trio_tasks.connect import blocking_broker_for, broker_for
 from trio_tasks.errors import BrokerUnavailableError, ConfigurationError
 from trio_tasks.redis_streams.address import Address, TlsOptions
 from trio_tasks.redis_streams.cluster_address import (
@@ -60,8 +60,8 @@ def test_a_wrong_cluster_address_is_refused_without_its_password(url: str, hint:
 def test_what_needs_one_server_says_so() -> None:
     with pytest.raises(ConfigurationError, match="leave streamdb out"):
         broker_for("redis+cluster://h", streamdb="redis://h")
-    with pytest.raises(ConfigurationError, match="cannot be used here"):
-        server_of("redis+cluster://h")
+    with pytest.raises(ConfigurationError, match="a Producer cannot use redis"):
+        blocking_broker_for("redis+cluster://h")
 
 
 def test_a_node_without_a_name_is_the_one_that_was_asked() -> None:

@@ -29,17 +29,26 @@ import redis
 import redis.exceptions
 
 from trio_tasks.environment import jitter, monotonic
-from trio_tasks.errors import BrokerError, BrokerUnavailableError, QueueFullError
+from trio_tasks.errors import (
+    BrokerError,
+    BrokerUnavailableError,
+    ConfigurationError,
+    QueueFullError,
+)
 from trio_tasks.redis_streams.address import Address
+from trio_tasks.redis_streams.asking import OUTAGES
 from trio_tasks.redis_streams.evaluation import command_of
-from trio_tasks.redis_streams.link import OUTAGES
+from trio_tasks.redis_streams.login import perhaps_tls, refusal
 from trio_tasks.redis_streams.replies import Command, RedisReplyError, Reply, pack
 from trio_tasks.redis_streams.scripts import Call
 from trio_tasks.redis_streams.transport import tls_context
 
-__all__ = ["BlockingLink", "pause"]
+__all__ = ["BlockingConnection", "BlockingLink", "BlockingLocate", "pause"]
 
 T = TypeVar("T")
+
+BlockingLocate = Callable[[float], Address]
+"""Tells where the server is, within about so many seconds, before each connect."""
 
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
@@ -55,21 +64,40 @@ class BlockingLink:
         timeout: seconds that a call may take unless it says otherwise.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(
+        self,
+        address: Address | BlockingLocate,
+        *,
+        label: str | None = None,
+        timeout: float | None = None,
+    ) -> None:
         """Nothing is connected before the first call.
+
+        Args:
+            address: the server, or what tells where it is.
+            label: what such a function tells of, without credentials.
+            timeout: see the attribute; default: the address's.
 
         Raises:
             ConfigurationError: the TLS settings cannot be used.
         """
-        if address.tls is not None:
-            tls_context(address.tls)  # redis-py makes its own, and says less of what is wrong
-        self.timeout = address.request_timeout
-        self._address = address
-        self._idle: deque[_Connection] = deque()
+        if isinstance(address, Address):
+            if address.tls is not None:
+                tls_context(address.tls)  # redis-py makes its own, and says less of what is wrong
+            label, timeout = label or address.label, timeout or address.request_timeout
+        assert label is not None
+        assert timeout is not None
+        self.timeout = timeout
+        self._label = label
+        self._locate: BlockingLocate = (
+            (lambda _: address) if isinstance(address, Address) else address
+        )
+        self._idle: deque[BlockingConnection] = deque()
         self._closed = False
+        self._was_let_in = False
 
     def __repr__(self) -> str:
-        return f"<BlockingLink to {self._address.label}>"
+        return f"<BlockingLink to {self._label}>"
 
     def close(self) -> None:
         """Close the connections, those that are in use when their calls return."""
@@ -92,9 +120,10 @@ class BlockingLink:
             BrokerUnavailableError: the server could not be reached, or did not answer, in time.
             QueueFullError: the server's memory is full.
             BrokerError: the server refuses this call.
+            ConfigurationError: the server refuses us (see `refusal`), and has never let us in.
         """
 
-        def ask(connection: _Connection, answer_by: float) -> T:
+        def ask(connection: BlockingConnection, answer_by: float) -> T:
             try:
                 reply = connection.ask(command_of(call, in_full=False), answer_by)
             except RedisReplyError as error:
@@ -122,7 +151,7 @@ class BlockingLink:
             return connection.ask(command, answer_by)
 
     def _while_connected(
-        self, ask: Callable[[_Connection, float], T], deadline: float, repeat: bool
+        self, ask: Callable[[BlockingConnection, float], T], deadline: float, repeat: bool
     ) -> T:
         by_default = monotonic() + self.timeout
         # Who names a deadline wants an answer by then. Else a late connection is not in vain.
@@ -143,9 +172,9 @@ class BlockingLink:
             delay = min(2 * delay, _LONGEST_PAUSE)
 
     @contextmanager
-    def _connection(self, within: float) -> Generator[_Connection]:
+    def _connection(self, within: float) -> Generator[BlockingConnection]:
         """A connection for the block alone, made within so many seconds if need be."""
-        connection = self._rested() or _Connection(self._address, within)
+        connection = self._rested() or self._connect(within)
         try:
             yield connection
         finally:
@@ -154,7 +183,18 @@ class BlockingLink:
             else:
                 self._idle.append(connection)
 
-    def _rested(self) -> _Connection | None:
+    def _connect(self, within: float) -> BlockingConnection:
+        ends_at = monotonic() + within
+        try:
+            connection = BlockingConnection(self._locate(within), ends_at - monotonic())
+        except ConfigurationError as error:
+            if not self._was_let_in:
+                raise
+            raise BrokerUnavailableError(str(error)) from error  # the address was right once
+        self._was_let_in = True
+        return connection
+
+    def _rested(self) -> BlockingConnection | None:
         """One that was used before and is still good."""
         while True:
             try:
@@ -176,7 +216,7 @@ class _Wire(Protocol):
     def read_response(self) -> Reply: ...
 
 
-class _Connection:
+class BlockingConnection:
     """A connection that one thread at a time uses.
 
     Attributes:
@@ -196,11 +236,38 @@ class _Connection:
             self._wire.connect()
         except (redis.RedisError, OSError) as error:
             failure = _refusal(error) or error
+        if isinstance(failure, RedisReplyError) and (refused := refusal(failure, address)):
+            raise refused from failure
         if failure is not None:
-            raise BrokerUnavailableError(f"{self._label}: cannot connect ({failure})") from failure
-        # Not redis-py's `client_name`: whoever may not name connections can do without.
-        with suppress(RedisReplyError):
-            self.ask(("CLIENT", "SETNAME", _NAME), monotonic() + max(within, _LEAST_TIME))
+            hint = perhaps_tls(address, _of_socket(failure), connected=False)
+            raise BrokerUnavailableError(
+                f"{self._label}: cannot connect ({failure}){hint}"
+            ) from failure
+        answer_by = monotonic() + max(within, _LEAST_TIME)
+        try:
+            self._greet(address, answer_by)
+            if address.must_be_primary:
+                self._check_role(answer_by)
+        except BaseException:
+            self.close()
+            raise
+
+    def _greet(self, address: Address, answer_by: float) -> None:
+        try:
+            # Not redis-py's `client_name`: whoever may not name connections can do without.
+            with suppress(RedisReplyError):
+                self.ask(("CLIENT", "SETNAME", _NAME), answer_by)
+        except BrokerUnavailableError as error:
+            cause = error.__cause__
+            if isinstance(cause, RedisReplyError):  # redis-py logs in with a password only
+                raise refusal(cause, address) or error from cause
+            hint = perhaps_tls(address, cause and _of_socket(cause), connected=True)
+            raise BrokerUnavailableError(f"{error}{hint}") from cause
+
+    def _check_role(self, answer_by: float) -> None:
+        hello = cast("list[Reply]", self.ask(("HELLO", 2), answer_by))
+        if dict(zip(hello[::2], hello[1::2], strict=True))[b"role"] != b"master":
+            raise BrokerUnavailableError(f"{self._label}: this server is a replica")
 
     @property
     def is_good(self) -> bool:
@@ -226,7 +293,9 @@ class _Connection:
         try:
             self._wire.send_packed_command([pack(command)], check_health=False)
             if not self._wire.can_read(max(0.0, answer_by - monotonic())):
-                raise BrokerUnavailableError(f"{self._label}: no reply within the time")
+                raise BrokerUnavailableError(
+                    f"{self._label}: no reply within the time"
+                ) from TimeoutError()
             reply = self._wire.read_response()
         except (redis.RedisError, OSError) as error:
             refusal = _refusal(error)
@@ -278,6 +347,13 @@ def _wire(address: Address, connect_timeout: float) -> _Wire:
             "ssl_cert_reqs": "required" if tls.verify else "none",
         }
     return cast("Callable[..., _Wire]", kind)(**settings)
+
+
+def _of_socket(error: BaseException) -> OSError | None:
+    """What an error of redis-py comes from, if that is the socket."""
+    while (behind := error.__cause__ or error.__context__) is not None:
+        error = behind
+    return error if isinstance(error, OSError) else None
 
 
 _CODES: Final[dict[type[Exception], str]] = {

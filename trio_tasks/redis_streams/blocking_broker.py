@@ -25,9 +25,8 @@ from trio_tasks.broker import (
 from trio_tasks.environment import monotonic
 from trio_tasks.errors import BrokerError, BrokerUnavailableError
 from trio_tasks.redis_streams import calls
-from trio_tasks.redis_streams.address import Address
 from trio_tasks.redis_streams.blocking import BlockingLink, pause
-from trio_tasks.redis_streams.checks import check_about, not_told
+from trio_tasks.redis_streams.checks import check_about, not_told, said_of
 from trio_tasks.redis_streams.keys import QueueKeys, queues_key
 from trio_tasks.redis_streams.replies import RedisReplyError
 
@@ -48,15 +47,21 @@ class BlockingBroker:
     `BrokerError` (it refuses).
     """
 
-    def __init__(self, address: Address, namespace: str) -> None:
+    def __init__(self, link: BlockingLink, *, called: str = "db", namespace: str = "tt") -> None:
         """Nothing is connected before it is used.
 
+        Args:
+            link: asks the server.
+            called: the argument that gave its address, for errors.
+            namespace: first part of all keys.
+
         Raises:
-            ConfigurationError: the namespace is no name, or the TLS settings cannot be used.
+            ConfigurationError: the namespace is no name.
         """
         self._namespace = namespace
         self._queues_key = queues_key(namespace)
-        self._link = BlockingLink(address)
+        self._link = link
+        self._called = called
         self._named: set[str] = set()
 
     def __repr__(self) -> str:
@@ -66,17 +71,19 @@ class BlockingBroker:
         """Connect, and check that the server can be used.
 
         Raises:
-            ConfigurationError: it is too old, or evicts keys.
+            ConfigurationError: it refuses us (user, password, rights, number of the database), is
+                too old, or evicts keys.
         """
-        try:
-            info = [
-                self._link.request(("INFO", section), repeat=True)
-                for section in ("server", "memory")
-            ]
-        except RedisReplyError as error:
-            not_told(error)
-        else:
-            check_about(b"\n".join(cast("list[bytes]", info)))
+        with said_of(self._called):
+            try:
+                info = [
+                    self._link.request(("INFO", section), repeat=True)
+                    for section in ("server", "memory")
+                ]
+            except RedisReplyError as error:
+                not_told(error)
+            else:
+                check_about(b"\n".join(cast("list[bytes]", info)))
 
     def close(self) -> None:
         """Close the connections."""

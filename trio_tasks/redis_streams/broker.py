@@ -36,9 +36,9 @@ from trio_tasks.errors import BrokerUnavailableError, JobNotFoundError
 from trio_tasks.job import JobState
 from trio_tasks.redis_streams import calls
 from trio_tasks.redis_streams.address import Address
+from trio_tasks.redis_streams.asking import Locate
 from trio_tasks.redis_streams.calls import Call, RequeueAnswer
 from trio_tasks.redis_streams.keys import QueueKeys, queues_key
-from trio_tasks.redis_streams.link import Locate
 from trio_tasks.redis_streams.relay import relay
 from trio_tasks.redis_streams.session import ServerSession, Session, Settings
 
@@ -54,6 +54,8 @@ class RedisBroker:
 
     Args:
         address: the server, or an async function that tells where it is before each connect.
+        label: what such a function tells of, without credentials, for logs and errors.
+        called: the argument that gave the address, for errors.
         namespace: with which the names of all its keys begin.
         wake_address: another way to the same keyspace, for the connections that wait.
         tombstone_ms: for how long after its retention an ended job's id answers repeats.
@@ -68,17 +70,24 @@ class RedisBroker:
         self,
         address: Address | Locate,
         *,
+        label: str | None = None,
+        called: str = "db",
         namespace: str = "tt",
         wake_address: Address | None = None,
         tombstone_ms: int = TOMBSTONE_MS,
         request_timeout: float | None = None,
     ) -> None:
         self._queues_key = queues_key(namespace)
+        known = isinstance(address, Address)
+        if label is None:
+            label = address.label if known else repr(address)
         if request_timeout is None:
-            known = isinstance(address, Address)
             request_timeout = address.request_timeout if known else _REQUEST_TIMEOUT
         self._settings = Settings(
             locate=_locate(address),
+            label=label,
+            label_wake=label if wake_address is None else wake_address.label,
+            called=called,
             locate_wake=None if wake_address is None else _locate(wake_address),
             namespace=namespace,
             tombstone_ms=tombstone_ms,
@@ -120,7 +129,8 @@ class RedisBroker:
 
         Raises:
             BrokerUnavailableError: it could not be reached in time.
-            ConfigurationError: it is too old, evicts keys, or `wake_address` leads elsewhere.
+            ConfigurationError: it refuses us (user, password, rights, number of the database),
+                is too old, evicts keys, or `wake_address` leads elsewhere. Said at once.
         """
         if self._entered is not None:
             raise RuntimeError("the broker is entered already")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Final, cast
 
 from trio_tasks.environment import Ids
@@ -11,11 +13,20 @@ from trio_tasks.errors import ConfigurationError
 from trio_tasks.redis_streams.link import Link
 from trio_tasks.redis_streams.wire import RedisReplyError
 
-__all__ = ["check_about", "check_same_keyspace", "check_server", "not_told"]
+__all__ = ["check_about", "check_same_keyspace", "check_server", "not_told", "said_of"]
 
 log = logging.getLogger("trio_tasks.broker")
 
 _LEAST_VERSIONS: Final = {"redis": (7, 0), "valkey": (7, 2)}
+
+
+@contextmanager
+def said_of(name: str) -> Generator[None]:
+    """What is wrong with a server is said of the argument that names it: `db`, for example."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{name}: {error}") from error
 
 
 async def check_server(link: Link) -> None:

@@ -3,12 +3,11 @@
 Theory of operation
 -------------------
 A `ClusterLink` is for a cluster what a `Link` is for one server. It has a link to each primary that
-was needed so far, a map of the slots, and sends each call to the node that has the slot of its
-first key. All keys of a queue lie in one slot, so a call never needs two nodes.
+was needed so far, a map of the slots (topology.py), and sends each call to the node that has the
+slot of its first key. All keys of a queue lie in one slot, so a call never needs two nodes.
 
-The map is read anew, by whoever notices that it may be wrong: a request that was answered `MOVED`,
-and each link before it connects again. Those who notice at the same time share one reading. A node
-that is a primary no more loses its link.
+The map is read anew by whoever notices that it may be wrong: a request that was answered `MOVED`,
+and each link before it connects again. A node that is a primary no more loses its link.
 
 What a node may answer instead of doing what was asked:
 
@@ -36,20 +35,17 @@ import anyio
 import anyio.abc
 
 from trio_tasks.environment import jitter, loop_time
-from trio_tasks.errors import BrokerError, BrokerUnavailableError, ConfigurationError
+from trio_tasks.errors import BrokerError, BrokerUnavailableError
 from trio_tasks.redis_streams.address import Address
-from trio_tasks.redis_streams.cluster_address import Node, SlotMap, at, key_slot
-from trio_tasks.redis_streams.link import OUTAGES, Link
+from trio_tasks.redis_streams.asking import OUTAGES
+from trio_tasks.redis_streams.cluster_address import Node, SlotMap, key_slot
+from trio_tasks.redis_streams.link import Link
+from trio_tasks.redis_streams.outage_log import OutageLog
 from trio_tasks.redis_streams.scripts import Call
-from trio_tasks.redis_streams.wire import (
-    Command,
-    Connection,
-    RedisReplyError,
-    Reply,
-    open_connection,
-)
+from trio_tasks.redis_streams.topology import Topology
+from trio_tasks.redis_streams.wire import Command, Connection, RedisReplyError, Reply
 
-__all__ = ["NODE_OUTAGES", "SLOT_OUTAGES", "ClusterLink", "SlotLink"]
+__all__ = ["NODE_OUTAGES", "SLOT_OUTAGES", "ClusterLink"]
 
 T = TypeVar("T")
 
@@ -81,7 +77,12 @@ class _NodeLink:
 
 
 class ClusterLink:
-    """Links to the primaries of a cluster. Its methods are those of `Link`; see there."""
+    """Links to the primaries of a cluster. Its methods are those of `Link`; see there.
+
+    Attributes:
+        timeout: seconds that a call may take unless it says otherwise.
+        topology: knows which node has which slot.
+    """
 
     def __init__(
         self,
@@ -89,6 +90,7 @@ class ClusterLink:
         *,
         timeout: float,
         tasks: anyio.abc.TaskGroup,
+        outage_log: OutageLog,
         on_connect: Callable[[Node, Connection], Awaitable[None]],
         on_moved: Callable[[Callable[[int], bool]], None],
     ) -> None:
@@ -98,20 +100,19 @@ class ClusterLink:
             seeds: nodes that know the others, with the settings for all.
             timeout: seconds that a call may take.
             tasks: runs the links.
+            outage_log: is told of lost nodes.
             on_connect: prepares a new connection to a node.
             on_moved: is told, by a function of the slot, which slots have another node now.
         """
         self.timeout = timeout
-        self._seeds = seeds
+        self.topology = Topology(
+            seeds, timeout=timeout, connected=self._connected, on_change=self._adopt
+        )
         self._tasks = tasks
         self._on_connect = on_connect
         self._on_moved = on_moved
-        self._map = SlotMap()
+        self._outage_log = outage_log
         self._nodes: dict[Node, _NodeLink] = {}
-        self._reading = anyio.Lock()
-        self._read_from = 0.0
-        self._turn = 0
-        self._failure: BrokerError | None = None
         self._over = False
 
     def __repr__(self) -> str:
@@ -129,7 +130,7 @@ class ClusterLink:
         for node in self._nodes.values():
             if not node.link.connected and node.link.last_error is not None:
                 return node.link.last_error
-        return None if self._failure is None else str(self._failure)
+        return self.topology.last_error
 
     @property
     def over(self) -> bool:
@@ -148,18 +149,18 @@ class ClusterLink:
 
         Raises:
             BrokerUnavailableError: none of the seeds answered in time.
-            ConfigurationError: they are no cluster.
+            ConfigurationError: they are no cluster, or refuse us.
         """
         while True:
             try:
-                await self.refresh()
+                await self.topology.refresh()
             except BrokerUnavailableError:
                 if loop_time() >= deadline:
                     raise
-            if self._map.nodes:
-                return [self._link_to(node) for node in self._map.nodes]
+            if nodes := self.topology.map.nodes:
+                return [self._link_to(node) for node in nodes]
             if loop_time() >= deadline:
-                raise BrokerUnavailableError("the cluster has no slots yet")
+                raise BrokerUnavailableError(f"{self.topology.label}: the cluster has no slots yet")
             await anyio.sleep(_FIRST_PAUSE)
 
     async def connected_by(self, deadline: float) -> None:
@@ -167,92 +168,14 @@ class ClusterLink:
         for node in list(self._nodes.values()):
             await node.link.connected_by(deadline)
 
-    # -- the map ---------------------------------------------------------------------------------
-
-    def node_of(self, slot: int) -> Node | None:
-        """The node that has a slot, as far as we know."""
-        return self._map.node_of(slot)
-
-    async def locate(self, slot: int) -> Address:
-        """Where a slot is now, asked anew.
-
-        Raises:
-            BrokerUnavailableError: no node could be asked, or nobody has it.
-        """
-        await self.refresh()
-        node = self._map.node_of(slot)
-        if node is None:
-            raise BrokerUnavailableError(f"no node of the cluster has slot {slot}")
-        return at(self._seeds[0], node)
-
-    async def refresh(self, known_by: Link | None = None) -> None:
-        """Read the map anew, or wait for somebody who has begun to do so since this was called.
-
-        Raises:
-            BrokerUnavailableError: no node could be asked in time.
-            ConfigurationError: it is no cluster.
-        """
-        asked_at = loop_time()
-        async with self._reading:
-            if self._read_from >= asked_at:
-                return
-            begun_at = loop_time()
-            found = await self._read_map(known_by)
-            self._read_from = begun_at
-            self._adopt(found)
-
-    async def _read_map(self, known_by: Link | None) -> SlotMap:
-        connected = {node: each.link for node, each in self._nodes.items() if each.link.connected}
-        asks: list[Callable[[float], Awaitable[SlotMap]]] = [
-            partial(self._read_over, node, link) for node, link in connected.items()
-        ]
-        strangers = {(seed.host, seed.port) for seed in self._seeds} | self._map.nodes
-        asks += [
-            partial(self._read_from_afar, node) for node in sorted(strangers - connected.keys())
-        ]
-        self._turn = (self._turn + 1) % len(asks)
-        asks = asks[self._turn :] + asks[: self._turn]
-        for node, link in connected.items():
-            if link is known_by:
-                asks.insert(0, partial(self._read_over, node, link))
-        ends_at = loop_time() + self.timeout
-        failure: BrokerError | TimeoutError | None = None
-        for index, ask in enumerate(asks):
-            share = max(0.0, ends_at - loop_time()) / (len(asks) - index)
-            try:
-                with anyio.fail_after(share):
-                    found = await ask(share)
-            except RedisReplyError as error:
-                if "cluster support disabled" in str(error):
-                    raise ConfigurationError(
-                        "the server is no node of a cluster: give its address as redis://"
-                    ) from error
-                failure = error
-            except (BrokerError, TimeoutError) as error:
-                failure = error
-            else:
-                self._failure = None
-                return found
-        self._failure = BrokerUnavailableError(
-            f"no node of the cluster can be asked ({failure or 'no answer'})"
-        )
-        raise self._failure from failure
-
-    async def _read_over(self, node: Node, link: Link, share: float) -> SlotMap:
-        (reply,) = await link.request(("CLUSTER", "SLOTS"), deadline=loop_time() + share)
-        return SlotMap.read(reply, at(self._seeds[0], node))
-
-    async def _read_from_afar(self, node: Node, _share: float) -> SlotMap:
-        address = at(self._seeds[0], node)
-        async with open_connection(address, name="trio_tasks:locate") as connection:
-            return SlotMap.read(await connection.request(("CLUSTER", "SLOTS")), address)
-
-    def _adopt(self, found: SlotMap) -> None:
-        before, self._map = self._map, found
+    def _adopt(self, before: SlotMap, found: SlotMap) -> None:
         for node in self._nodes.keys() - found.nodes:
             self._nodes.pop(node).scope.cancel()
         if found != before:
             self._on_moved(lambda slot: before.node_of(slot) != found.node_of(slot))
+
+    def _connected(self) -> dict[Node, Link]:
+        return {node: each.link for node, each in self._nodes.items() if each.link.connected}
 
     # -- the nodes -------------------------------------------------------------------------------
 
@@ -263,8 +186,10 @@ class ClusterLink:
             known.link = Link(
                 partial(self._locate_node, node, known),
                 name="cmd",
+                label=self.topology.address_of(node).label,
                 timeout=self.timeout,
                 on_connect=partial(self._on_connect, node),
+                outage_log=self._outage_log,
                 outages=NODE_OUTAGES,
             )
             self._tasks.start_soon(known.run)
@@ -273,9 +198,10 @@ class ClusterLink:
     async def _locate_node(self, node: Node, known: _NodeLink) -> Address:
         if known.tried:
             with suppress(BrokerUnavailableError):
-                await self.refresh()  # gives this very link up if the node has lost its slots
+                # Gives this very link up if the node has lost its slots.
+                await self.topology.refresh()
         known.tried = True
-        return at(self._seeds[0], node)
+        return self.topology.address_of(node)
 
     async def link_at(self, slot: int, deadline: float) -> Link:
         """The link to the node that has a slot, once it is connected.
@@ -284,11 +210,11 @@ class ClusterLink:
             BrokerUnavailableError: it was not in time.
         """
         while True:
-            node = self._map.node_of(slot)
+            node = self.topology.map.node_of(slot)
             if node is None:
                 await self._pause(_LONGEST_PAUSE / 2, deadline, f"nobody has slot {slot}")
                 with suppress(BrokerUnavailableError):
-                    await self.refresh()
+                    await self.topology.refresh()
                 continue
             link = self._link_to(node)
             if link.connected:
@@ -302,7 +228,7 @@ class ClusterLink:
 
     def is_connected_at(self, slot: int) -> bool:
         """Whether the node that has a slot can be asked now."""
-        node = self._map.node_of(slot)
+        node = self.topology.map.node_of(slot)
         return node in self._nodes and self._nodes[node].link.connected
 
     # -- asking ----------------------------------------------------------------------------------
@@ -410,10 +336,10 @@ class ClusterLink:
             if refusal is None:
                 return
             if refusal.code == "MOVED":
-                before = self._map.node_of(slot)
+                before = self.topology.map.node_of(slot)
                 with suppress(BrokerUnavailableError):
-                    await self.refresh(known_by=link)
-                if self._map.node_of(slot) != before:
+                    await self.topology.refresh(known_by=link)
+                if self.topology.map.node_of(slot) != before:
                     continue
             await self._pause(pause, deadline, str(refusal))
             pause = min(2 * pause, _LONGEST_PAUSE)
@@ -425,43 +351,10 @@ class ClusterLink:
             BrokerUnavailableError: there is none.
         """
         if self._over or loop_time() + seconds >= deadline:
-            raise BrokerUnavailableError(f"the cluster cannot serve this queue now: {why}")
+            raise BrokerUnavailableError(
+                f"{self.topology.label}: the cluster cannot serve this queue now: {why}"
+            )
         await anyio.sleep(seconds * (1 + jitter()) / 2)
-
-
-class SlotLink:
-    """A `ClusterLink`, as those see it who care for one slot."""
-
-    def __init__(self, cluster: ClusterLink, slot: int) -> None:
-        self._cluster = cluster
-        self._slot = slot
-        self.timeout = cluster.timeout
-
-    @property
-    def connected(self) -> bool:
-        """Whether a request could be sent now."""
-        return self._cluster.is_connected_at(self._slot)
-
-    @property
-    def over(self) -> bool:
-        """Whether there will be no connection any more."""
-        return self._cluster.over
-
-    async def connected_by(self, deadline: float) -> None:
-        """Wait until the slot's node can be asked."""
-        await self._cluster.link_at(self._slot, deadline)
-
-    async def request(
-        self,
-        *commands: Command,
-        deadline: float | None = None,
-        blocks: float = 0.0,
-        repeat: bool = False,
-    ) -> list[Reply]:
-        """As `ClusterLink.request`."""
-        return await self._cluster.request(
-            *commands, deadline=deadline, blocks=blocks, repeat=repeat
-        )
 
 
 def _refused(answer: object) -> RedisReplyError | None:

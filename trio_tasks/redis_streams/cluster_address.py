@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from binascii import crc_hqx
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias, cast
 
@@ -11,7 +12,15 @@ from trio_tasks.errors import ConfigurationError, InternalError
 from trio_tasks.redis_streams.address import Address, parse_address, split_hosts
 from trio_tasks.redis_streams.replies import Reply
 
-__all__ = ["CLUSTER_SCHEMES", "Node", "SlotMap", "at", "key_slot", "parse_cluster_address"]
+__all__ = [
+    "CLUSTER_SCHEMES",
+    "Node",
+    "SlotMap",
+    "at",
+    "cluster_label",
+    "key_slot",
+    "parse_cluster_address",
+]
 
 CLUSTER_SCHEMES = ("redis+cluster", "rediss+cluster")
 
@@ -38,6 +47,12 @@ def parse_cluster_address(url: str) -> tuple[Address, ...]:
     if any(node.db for node in nodes):
         raise ConfigurationError(f"a {called}:// address has no database but 0")
     return nodes
+
+
+def cluster_label(nodes: Sequence[Address]) -> str:
+    """The address as a URL without credentials, for logs and errors."""
+    hosts = ",".join(node.label.partition("://")[2].rpartition("/")[0] for node in nodes)
+    return f"{CLUSTER_SCHEMES[nodes[0].tls is not None]}://{hosts}"
 
 
 def key_slot(key: str | bytes) -> int:

@@ -12,7 +12,6 @@ jobs is preceded by it: what a step may have taken on a node that was lost is in
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -21,14 +20,16 @@ from trio_tasks.broker import TOMBSTONE_MS
 from trio_tasks.environment import loop_time
 from trio_tasks.redis_streams.address import Address
 from trio_tasks.redis_streams.broker import RedisBroker
-from trio_tasks.redis_streams.checks import check_server
-from trio_tasks.redis_streams.cluster import NODE_OUTAGES, SLOT_OUTAGES, ClusterLink, SlotLink
-from trio_tasks.redis_streams.cluster_address import Node, key_slot
+from trio_tasks.redis_streams.checks import check_server, said_of
+from trio_tasks.redis_streams.cluster import NODE_OUTAGES, SLOT_OUTAGES, ClusterLink
+from trio_tasks.redis_streams.cluster_address import Node, cluster_label, key_slot
 from trio_tasks.redis_streams.emits import Emits
 from trio_tasks.redis_streams.keys import QueueKeys
 from trio_tasks.redis_streams.link import Link
 from trio_tasks.redis_streams.membership import Memberships
+from trio_tasks.redis_streams.outage_log import OutageLog
 from trio_tasks.redis_streams.session import Session, Settings
+from trio_tasks.redis_streams.slot_link import SlotLink
 from trio_tasks.redis_streams.wakes import Wakes
 from trio_tasks.redis_streams.watches import QueueWatch, Watches
 from trio_tasks.redis_streams.wire import Connection
@@ -40,16 +41,26 @@ class ClusterBroker(RedisBroker):
     """Keeps jobs on a Redis or Valkey cluster."""
 
     def __init__(
-        self, nodes: Sequence[Address], *, namespace: str = "tt", tombstone_ms: int = TOMBSTONE_MS
+        self,
+        nodes: Sequence[Address],
+        *,
+        called: str = "db",
+        namespace: str = "tt",
+        tombstone_ms: int = TOMBSTONE_MS,
     ) -> None:
         """See `RedisBroker`.
 
         Args:
             nodes: some nodes of the cluster; see `parse_cluster_address`.
-            namespace: see `RedisBroker`.
-            tombstone_ms: see `RedisBroker`.
+            called, namespace, tombstone_ms: see `RedisBroker`.
         """
-        super().__init__(nodes[0], namespace=namespace, tombstone_ms=tombstone_ms)
+        super().__init__(
+            nodes[0],
+            label=cluster_label(nodes),
+            called=called,
+            namespace=namespace,
+            tombstone_ms=tombstone_ms,
+        )
         self._nodes = nodes
 
     def _new_session(self) -> Session:
@@ -65,6 +76,7 @@ class ClusterSession(Session):
             nodes,
             timeout=settings.timeout,
             tasks=self._tasks,
+            outage_log=OutageLog(),
             on_connect=self._prepare,
             on_moved=self._moved,
         )
@@ -83,9 +95,10 @@ class ClusterSession(Session):
     async def _connect(self) -> None:
         deadline = loop_time() + self._settings.timeout
         self._tasks.start_soon(self._cluster.run)
-        for link in await self._cluster.open(deadline):
-            await link.connected_by(deadline)
-            await check_server(link)
+        with said_of(self._settings.called):
+            for link in await self._cluster.open(deadline):
+                await link.opened_by(deadline)
+                await check_server(link)
 
     def start_waking(self) -> None:
         """Nothing yet: each queue has a connection of its own, from the first wait on."""
@@ -124,10 +137,10 @@ class ClusterSession(Session):
 
     def _new_link(self, queue: str, name: str) -> Link:
         return Link(
-            partial(self._cluster.locate, self._slot(queue)),
+            partial(self._cluster.topology.locate, self._slot(queue)),
             name=name,
+            label=self._settings.label,
             timeout=self._settings.timeout,
-            level=logging.DEBUG,
             outages=SLOT_OUTAGES,
         )
 
@@ -135,7 +148,7 @@ class ClusterSession(Session):
         await self._load_scripts(connection)
         await self.memberships.own_all(
             connection,
-            here=lambda queue: self._cluster.node_of(self._slot(queue)) == node,
+            here=lambda queue: self._cluster.topology.map.node_of(self._slot(queue)) == node,
             outages=NODE_OUTAGES,
         )
 

@@ -30,7 +30,7 @@ import anyio.abc
 from trio_tasks.broker import BATCH, Emitted, NewJob
 from trio_tasks.environment import loop_time
 from trio_tasks.errors import BrokerError, BrokerUnavailableError, QueueFullError
-from trio_tasks.redis_streams.link import Asks
+from trio_tasks.redis_streams.asking import Asks
 from trio_tasks.redis_streams.scripts import Call
 
 __all__ = ["Emits"]

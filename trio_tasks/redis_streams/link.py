@@ -24,7 +24,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Protocol, TypeVar
+from dataclasses import replace
+from typing import Final, TypeVar
 
 import anyio
 
@@ -36,7 +37,9 @@ from trio_tasks.errors import (
     QueueFullError,
 )
 from trio_tasks.redis_streams.address import Address
+from trio_tasks.redis_streams.asking import OUTAGES, Locate
 from trio_tasks.redis_streams.evaluation import evaluate
+from trio_tasks.redis_streams.outage_log import OutageLog
 from trio_tasks.redis_streams.scripts import Call
 from trio_tasks.redis_streams.wire import (
     Command,
@@ -46,75 +49,11 @@ from trio_tasks.redis_streams.wire import (
     open_connection,
 )
 
-__all__ = ["OUTAGES", "Asks", "Link", "Locate", "Requests"]
+__all__ = ["Link"]
 
 log = logging.getLogger("trio_tasks.broker")
 
 T = TypeVar("T")
-
-Locate = Callable[[], Awaitable[Address]]
-"""Tells where the server is, before each connect; may start one (the embedded server)."""
-
-OUTAGES: Final = frozenset(
-    {"LOADING", "BUSY", "UNKILLABLE", "READONLY", "MASTERDOWN", "NOREPLICAS", "MISCONF"}
-    | {"CLUSTERDOWN", "TRYAGAIN", "NOAUTH"}
-)
-"""Error codes that speak of the server's state and not of the request: it is worth coming back."""
-
-
-class Requests(Protocol):
-    """What waits for work need of a `Link`, or of whatever else finds the server for them."""
-
-    @property
-    def timeout(self) -> float:
-        """Seconds that a call may take unless it says otherwise."""
-        ...
-
-    @property
-    def connected(self) -> bool:
-        """See `Link.connected`."""
-        ...
-
-    @property
-    def over(self) -> bool:
-        """See `Link.over`."""
-        ...
-
-    async def connected_by(self, deadline: float) -> None:
-        """See `Link.connected_by`."""
-        ...
-
-    async def request(
-        self,
-        *commands: Command,
-        deadline: float | None = None,
-        blocks: float = 0.0,
-        repeat: bool = False,
-    ) -> list[Reply]:
-        """See `Link.request`."""
-        ...
-
-
-class Asks(Requests, Protocol):
-    """What a broker needs: scripts, too."""
-
-    @property
-    def last_error(self) -> str | None:
-        """See `Link.last_error`."""
-        ...
-
-    async def call(
-        self, call: Call[T], *, deadline: float | None = None, repeat: bool = False
-    ) -> T:
-        """See `Link.call`."""
-        ...
-
-    async def calls(
-        self, calls: Sequence[Call[T]], *, deadline: float | None = None, repeat: bool = False
-    ) -> list[T | BrokerError]:
-        """See `Link.calls`."""
-        ...
-
 
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
@@ -126,6 +65,7 @@ class Link:
 
     Attributes:
         timeout: seconds that a call may take unless it says otherwise.
+        label: what it leads to, without credentials, for logs and errors.
     """
 
     def __init__(
@@ -133,9 +73,10 @@ class Link:
         locate: Locate,
         *,
         name: str,
+        label: str,
         timeout: float,
         on_connect: Callable[[Connection], Awaitable[None]] | None = None,
-        level: int = logging.WARNING,
+        outage_log: OutageLog | None = None,
         outages: frozenset[str] = OUTAGES,
     ) -> None:
         """Nothing is connected before `run`.
@@ -143,21 +84,24 @@ class Link:
         Args:
             locate: see `Locate`.
             name: of the connection, in the server's client list and in the log.
+            label: see the attribute.
             timeout: see the attribute.
             on_connect: prepares a new connection; if it raises a `BrokerError` the connection is
                 dropped and tried again.
-            level: at which lost connections are logged; their return is logged at INFO, or at
-                this level if that is lower.
+            outage_log: is told when the connection is lost and made; without one that is said at
+                DEBUG, as of a connection which comes and goes with a more important one.
             outages: error codes that end the connection.
         """
         self.timeout = timeout
+        self.label = label
         self._locate = locate
         self._name = name
         self._on_connect = on_connect
-        self._level = level
+        self._outage_log = outage_log
         self._outages = outages
         self._connection: Connection | None = None
-        self._up = anyio.Event()
+        self._changed = anyio.Event()  # a try has succeeded or failed; a new one each time
+        self._opening_by: float | None = None
         self._serving = anyio.CancelScope()
         self._why_dropped: BrokerError | None = None
         self._failure: Exception | None = None
@@ -177,9 +121,12 @@ class Link:
     def last_error(self) -> str | None:
         """Why there is no connection; `None` while there is one, and before the first try."""
         error = self._failure
-        if error is None or error.__cause__ is None:
-            return None if error is None else str(error)
-        return f"{error} ({str(error.__cause__) or type(error.__cause__).__name__})"
+        if error is None:
+            return None
+        cause = error.__cause__
+        if cause is None or isinstance(cause, BrokerError):  # whose words are in the error's
+            return str(error)
+        return f"{error} ({str(cause) or type(cause).__name__})"
 
     # -- supervising -----------------------------------------------------------------------------
 
@@ -192,27 +139,24 @@ class Link:
                 error = await self._serve_one()
                 if error is None:
                     continue  # renewed on purpose
-                self._report_loss(error)
+                self._note_loss(error)
                 if self._answered:
                     pause = _FIRST_PAUSE
                 await anyio.sleep(pause * (1 + jitter()) / 2)
                 pause = min(2 * pause, _LONGEST_PAUSE)
         finally:
             self._over = True
-            self._up.set()  # those who wait shall see that it is over
+            self._changed.set()  # those who wait shall see that it is over
+            if self._outage_log is not None:
+                self._outage_log.forget(self, self.label)
 
     async def _serve_one(self) -> BrokerError | ConfigurationError | None:
         """Connect, and serve until the connection is lost; returns why (`None`: renewed)."""
         try:
-            address = await self._locate()
+            address = self._in_time(await self._locate())
             async with open_connection(address, name=f"trio_tasks:{self._name}") as connection:
-                if self._on_connect is not None:
-                    await self._on_connect(connection)
-                self._failure = None
-                level = min(self._level, logging.INFO)
-                log.log(level, "%s: connected to %s", self._name, connection.label)
-                self._connection = connection
-                self._up.set()
+                await self._prepare(connection)
+                self._note_connected(connection)
                 try:
                     with anyio.CancelScope() as self._serving:
                         await connection.closed.wait()
@@ -223,18 +167,44 @@ class Link:
         except (BrokerError, ConfigurationError) as error:
             return error
 
+    def _in_time(self, address: Address) -> Address:
+        """Make the first try fail before those give up who wait for it: so they learn why."""
+        if self._opening_by is None:
+            return address
+        most = max(0.8 * (self._opening_by - loop_time()), 0.001)
+        return replace(address, connect_timeout=min(address.connect_timeout, most))
+
+    async def _prepare(self, connection: Connection) -> None:
+        if self._on_connect is not None:
+            try:
+                await self._on_connect(connection)
+            except RedisReplyError as error:
+                raise BrokerUnavailableError(f"{connection.label}: {error}") from error
+
+    def _note_connected(self, connection: Connection) -> None:
+        self._failure = None
+        self._connection = connection
+        self._tell()
+        if self._outage_log is not None:
+            self._outage_log.found(self, self.label)
+        log.debug("%r connection: open to %s", self._name, connection.label)
+
+    def _note_loss(self, error: Exception) -> None:
+        self._failure = error
+        text = self.last_error or ""
+        if self._outage_log is None:
+            log.debug("%r connection: lost, trying again: %s", self._name, text)
+        elif self._opening_by is None or isinstance(error, BrokerError):  # else: see opened_by
+            self._outage_log.lost(self, self.label, error, text)
+        self._tell()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
     def _forget(self, connection: Connection) -> None:
         if connection is self._connection:
             self._connection = None
-            self._up = anyio.Event()
-
-    def _report_loss(self, error: Exception) -> None:
-        known = self.last_error
-        self._failure = error
-        if self.last_error != known:
-            log.log(
-                self._level, "%s: no connection, will try again: %s", self._name, self.last_error
-            )
 
     @property
     def over(self) -> bool:
@@ -314,6 +284,19 @@ class Link:
 
         return await self._while_connected(ask, deadline, repeat)
 
+    async def opened_by(self, deadline: float) -> None:
+        """Wait for the first connection; what trying again cannot mend is said at once.
+
+        Raises:
+            ConfigurationError: the server refuses us, or the address cannot be used.
+            BrokerUnavailableError: there was no connection in time.
+        """
+        self._opening_by = deadline
+        try:
+            await self._connected(deadline)
+        finally:
+            self._opening_by = None
+
     async def connected_by(self, deadline: float) -> None:
         """Wait until there is a connection.
 
@@ -349,12 +332,14 @@ class Link:
                 if not connection.closed.is_set():
                     return connection
                 self._forget(connection)  # as `_serve_one` is about to do
+            if self._opening_by is not None and isinstance(self._failure, ConfigurationError):
+                raise self._failure
             with anyio.CancelScope(deadline=deadline) as scope:
-                await self._up.wait()
+                await self._changed.wait()
             if scope.cancelled_caught:
-                text = f"no connection in time: {self.last_error or 'no answer to the first try'}"
-                raise BrokerUnavailableError(text) from self._failure
-        raise BrokerUnavailableError("the broker was closed")
+                why = self.last_error or f"{self.label}: no answer to the first try"
+                raise BrokerUnavailableError(f"no connection in time: {why}") from self._failure
+        raise BrokerUnavailableError(f"{self.label}: the broker was closed")
 
     def _sorted_out(self, connection: Connection, answer: T | RedisReplyError) -> T | BrokerError:
         """Tell answers, refusals and outages apart; an outage is raised and ends the connection."""
@@ -363,8 +348,10 @@ class Link:
             return answer
         if answer.code in self._outages:
             self._answered = False
-            self._drop(connection, answer)
-            raise BrokerUnavailableError(f"{connection.label}: {answer}") from answer
+            outage = BrokerUnavailableError(f"{connection.label}: {answer}")
+            outage.__cause__ = answer
+            self._drop(connection, outage)
+            raise outage
         if answer.code == "OOM":
             full = QueueFullError(f"{connection.label}: the server's memory is full")
             full.__cause__ = answer

@@ -45,10 +45,10 @@ from trio_tasks.broker import (
 )
 from trio_tasks.errors import BrokerError, BrokerUnavailableError
 from trio_tasks.redis_streams import calls
+from trio_tasks.redis_streams.asking import OUTAGES, Asks
 from trio_tasks.redis_streams.calls import Call, OwnReply, OwnStatus
 from trio_tasks.redis_streams.evaluation import evaluate
 from trio_tasks.redis_streams.keys import QueueKeys
-from trio_tasks.redis_streams.link import OUTAGES, Asks
 from trio_tasks.redis_streams.wire import Connection, RedisReplyError
 
 __all__ = ["Memberships", "RedisMembership"]

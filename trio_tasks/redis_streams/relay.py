@@ -12,9 +12,9 @@ from typing import Final
 
 from trio_tasks.errors import BrokerError
 from trio_tasks.redis_streams import calls
+from trio_tasks.redis_streams.asking import Asks
 from trio_tasks.redis_streams.calls import Call, ChildRow, DeadLetterRow
 from trio_tasks.redis_streams.keys import QueueKeys
-from trio_tasks.redis_streams.link import Asks
 
 __all__ = ["relay"]
 

@@ -24,7 +24,7 @@ import anyio
 from trio_tasks.environment import loop_time
 from trio_tasks.errors import BrokerError, BrokerUnavailableError, ConfigurationError
 from trio_tasks.redis_streams.address import Address
-from trio_tasks.redis_streams.sentinel_address import SentinelAddress
+from trio_tasks.redis_streams.sentinel_address import SentinelAddress, refused_by_sentinel, unknown
 from trio_tasks.redis_streams.wire import Reply, open_connection
 
 __all__ = ["Sentinels"]
@@ -46,18 +46,23 @@ class Sentinels:
 
         Raises:
             BrokerUnavailableError: none has told in time.
-            ConfigurationError: all have answered, and none knows the name.
+            ConfigurationError: all have answered, and none knows the name; or one refuses us, and
+                no other has told.
         """
         address = self._address
         order = address.sentinels[self._first :] + address.sentinels[: self._first]
         self._first = (self._first + 1) % len(order)
         ends_at = loop_time() + address.server.connect_timeout
         failure: Exception | None = None
+        refused: ConfigurationError | None = None
         for index, sentinel in enumerate(order):
             share = max(0.0, ends_at - loop_time()) / (len(order) - index)
             try:
                 with anyio.fail_after(share):
                     found = await self._ask(sentinel)
+            except ConfigurationError as error:
+                failure = refused = error
+                continue
             except (BrokerError, TimeoutError) as error:
                 failure = error
                 continue
@@ -65,10 +70,9 @@ class Sentinels:
                 host, port = found
                 return replace(address.server, host=host, port=port)
         if failure is None:
-            raise ConfigurationError(
-                f"no Sentinel of {address.label} knows a server named {address.service!r}: its"
-                " name is behind the slash, as in redis+sentinel://host:26379/mymaster"
-            )
+            raise unknown(address)
+        if refused is not None:
+            raise refused_by_sentinel(refused)
         raise BrokerUnavailableError(
             f"no Sentinel has told where {address.service!r} is: {address.label}"
         ) from failure

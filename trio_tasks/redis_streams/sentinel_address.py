@@ -9,7 +9,13 @@ from urllib.parse import parse_qsl, urlencode
 from trio_tasks.errors import ConfigurationError
 from trio_tasks.redis_streams.address import Address, parse_address, split_hosts
 
-__all__ = ["SENTINEL_SCHEMES", "SentinelAddress", "parse_sentinel_address"]
+__all__ = [
+    "SENTINEL_SCHEMES",
+    "SentinelAddress",
+    "parse_sentinel_address",
+    "refused_by_sentinel",
+    "unknown",
+]
 
 SENTINEL_SCHEMES = ("redis+sentinel", "rediss+sentinel")
 
@@ -76,3 +82,20 @@ def parse_sentinel_address(url: str) -> SentinelAddress:
         service=service,
         server=replace(servers[0], must_be_primary=True),
     )
+
+
+def unknown(address: SentinelAddress) -> ConfigurationError:
+    """All Sentinels have answered, and none knows the name."""
+    return ConfigurationError(
+        f"no Sentinel of {address.label} knows a server named {address.service!r}: its name is"
+        " behind the slash, as in redis+sentinel://host:26379/mymaster"
+    )
+
+
+def refused_by_sentinel(refused: ConfigurationError) -> ConfigurationError:
+    """A Sentinel wants other credentials, and none has told."""
+    error = ConfigurationError(
+        f"{refused} (a Sentinel's own are the arguments sentinel_username and sentinel_password)"
+    )
+    error.__cause__ = refused
+    return error

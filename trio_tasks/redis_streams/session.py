@@ -13,7 +13,6 @@ the nursery and leaves through the broker's block.
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
@@ -25,14 +24,16 @@ import anyio
 
 from trio_tasks.broker import Emitted, NewJob
 from trio_tasks.environment import Ids, loop_time
-from trio_tasks.errors import BrokerError, BrokerUnavailableError
+from trio_tasks.errors import BrokerError
 from trio_tasks.redis_streams import calls
+from trio_tasks.redis_streams.asking import OUTAGES, Asks, Locate
 from trio_tasks.redis_streams.calls import Call
-from trio_tasks.redis_streams.checks import check_same_keyspace, check_server
+from trio_tasks.redis_streams.checks import check_same_keyspace, check_server, said_of
 from trio_tasks.redis_streams.emits import Emits
 from trio_tasks.redis_streams.keys import QueueKeys, queues_key
-from trio_tasks.redis_streams.link import OUTAGES, Asks, Link, Locate
+from trio_tasks.redis_streams.link import Link
 from trio_tasks.redis_streams.membership import Memberships
+from trio_tasks.redis_streams.outage_log import OutageLog
 from trio_tasks.redis_streams.scripts import all_scripts
 from trio_tasks.redis_streams.wakes import Wakes
 from trio_tasks.redis_streams.watches import QueueWatch, Watches
@@ -51,13 +52,19 @@ class Settings:
 
     Attributes:
         locate: tells where the server is.
-        locate_wake: the same for the connections that wait; `None`: there, too.
+        label: what it tells of, without credentials, for logs and errors.
+        called: the argument that names the server, for errors.
+        locate_wake: the same as `locate` for the connections that wait; `None`: there, too.
+        label_wake: what that tells of.
         namespace, tombstone_ms: see `RedisBroker`.
         timeout: seconds that a call may take.
     """
 
     locate: Locate
+    label: str
+    called: str
     locate_wake: Locate | None
+    label_wake: str
     namespace: str
     tombstone_ms: int
     timeout: float
@@ -101,8 +108,6 @@ class Session(ABC):
 
     async def open(self) -> None:
         """Connect, and check that the server can be used; see `RedisBroker.__aenter__`."""
-        with suppress(BrokerUnavailableError):
-            await self._settings.locate()  # says at once what trying again cannot repair
         await self._tasks.__aenter__()
         try:
             await self._connect()
@@ -162,17 +167,18 @@ class ServerSession(Session):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._waking = False
-        timeout = settings.timeout
-        locate_wake = settings.locate_wake or settings.locate
+        outage_log = OutageLog()
         cmd = self.cmd = self._cmd = Link(
-            settings.locate, name="cmd", timeout=timeout, on_connect=self._prepare
+            settings.locate,
+            name="cmd",
+            label=settings.label,
+            timeout=settings.timeout,
+            on_connect=self._prepare,
+            outage_log=outage_log,
         )
-        self._wake: Final = Link(
-            locate_wake,
-            name="wake",
-            timeout=timeout,
-            level=logging.DEBUG if settings.locate_wake is None else logging.WARNING,
-        )
+        # To the same server it comes and goes with the other one, which says all that is to say.
+        own_way = settings.locate_wake is not None
+        self._wake: Final = self._new_link("wake", outage_log if own_way else None)
         self._wakes: Final = Wakes(
             wake=self._wake, cmd=cmd, keys=self.keys, bell=self._private_keys().wake
         )
@@ -186,7 +192,7 @@ class ServerSession(Session):
         self._watches: Final = Watches(
             tasks=self._tasks,
             cmd=cmd,
-            new_link=lambda: Link(locate_wake, name="ev", timeout=timeout, level=logging.DEBUG),
+            new_link=lambda: self._new_link("ev", None),
             keys=self.keys,
         )
 
@@ -198,11 +204,13 @@ class ServerSession(Session):
     async def _connect(self) -> None:
         deadline = loop_time() + self._settings.timeout
         self._tasks.start_soon(self._cmd.run)
-        await self._cmd.connected_by(deadline)
-        await check_server(self._cmd)
+        with said_of(self._settings.called):
+            await self._cmd.opened_by(deadline)
+            await check_server(self._cmd)
         if self._settings.locate_wake is not None:
             self.start_waking()
-            await self._wake.connected_by(deadline)
+            with said_of("streamdb"):
+                await self._wake.opened_by(deadline)
             await check_same_keyspace(self._cmd, self._wake, self._private_keys().meta)
 
     def start_waking(self) -> None:
@@ -220,6 +228,17 @@ class ServerSession(Session):
         """On every new `cmd` connection, before anybody else may use it."""
         await self._load_scripts(connection)
         await self.memberships.own_all(connection)
+
+    def _new_link(self, name: str, outage_log: OutageLog | None) -> Link:
+        """A link for a connection that waits."""
+        settings = self._settings
+        return Link(
+            settings.locate_wake or settings.locate,
+            name=name,
+            label=settings.label_wake,
+            timeout=settings.timeout,
+            outage_log=outage_log,
+        )
 
     def _private_keys(self) -> QueueKeys:
         """Keys that nobody else uses: those of a queue that does not exist."""

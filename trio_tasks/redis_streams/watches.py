@@ -29,8 +29,9 @@ import anyio.abc
 
 from trio_tasks.environment import loop_time
 from trio_tasks.errors import BrokerError, BrokerUnavailableError
+from trio_tasks.redis_streams.asking import Requests
 from trio_tasks.redis_streams.keys import QueueKeys
-from trio_tasks.redis_streams.link import Link, Requests
+from trio_tasks.redis_streams.link import Link
 from trio_tasks.redis_streams.wire import Reply
 
 __all__ = ["QueueWatch", "Watches"]

@@ -27,7 +27,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from math import inf
-from typing import Final, cast
+from typing import Final
 
 import anyio
 import anyio.lowlevel
@@ -36,6 +36,7 @@ import hiredis
 from trio_tasks.environment import loop_time
 from trio_tasks.errors import BrokerUnavailableError
 from trio_tasks.redis_streams.address import Address
+from trio_tasks.redis_streams.login import log_in, perhaps_tls
 from trio_tasks.redis_streams.replies import Command, RedisReplyError, Reply, pack
 from trio_tasks.redis_streams.transport import TRANSPORT_ERRORS, Transport, connect_transport
 
@@ -259,45 +260,20 @@ async def open_connection(
     Raises:
         BrokerUnavailableError: the server cannot be reached in time; the cause is chained.
             Or the server is a replica and must not be.
-        RedisReplyError: it was reached and refused us (`WRONGPASS`, `NOAUTH`, …).
-        ConfigurationError: the TLS settings cannot be used.
+        RedisReplyError: it was reached, and has no time for us now.
+        ConfigurationError: it was reached and refuses us (password, rights, database; see
+            `refusal`), or the TLS settings cannot be used.
     """
     try:
         transport = await connect_transport(address)
     except TRANSPORT_ERRORS as error:
-        raise BrokerUnavailableError(f"{address.label}: cannot connect") from error
+        hint = perhaps_tls(address, error, connected=False)
+        raise BrokerUnavailableError(f"{address.label}: cannot connect{hint}") from error
     connection = Connection(transport, address, max_in_flight)
     try:
         async with connection.serve():
-            await _log_in(connection, address, name)
+            await log_in(connection, address, name)
             yield connection
     finally:
         with anyio.move_on_after(1, shield=True):
             await transport.aclose()
-
-
-async def _log_in(connection: Connection, address: Address, name: str | None) -> None:
-    """Ask for RESP3 (an old server or a proxy may refuse), log in, name the connection."""
-    user, password = address.username, address.password
-    login: Command | None = None
-    if user is not None or password is not None:
-        login = ("AUTH", user or "default", password or "")
-    naming: Command | None = None if name is None else ("SETNAME", name)
-    try:
-        hello = await connection.request(
-            ("HELLO", 3, *(login or ()), *(naming or ())), timeout=address.connect_timeout
-        )
-        if address.must_be_primary and cast("dict[bytes, Reply]", hello)[b"role"] != b"master":
-            raise BrokerUnavailableError(f"{address.label}: this server is a replica")
-    except RedisReplyError as error:
-        # One that does not know HELLO says so, or that we must log in first: as we did, in HELLO.
-        unknown = "unknown command" in str(error) or (error.code == "NOAUTH" and login is not None)
-        if error.code != "NOPROTO" and not unknown:
-            raise
-        if login is not None:  # before version 6 there were no users
-            words = login if user is not None else ("AUTH", password or "")
-            await connection.request(words, timeout=address.connect_timeout)
-        if naming is not None:
-            await connection.request(("CLIENT", *naming), timeout=address.connect_timeout)
-    if address.db:
-        await connection.request(("SELECT", address.db), timeout=address.connect_timeout)
