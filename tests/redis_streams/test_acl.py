@@ -6,6 +6,7 @@ import re
 from collections.abc import Generator
 from pathlib import Path
 
+import anyio
 import pytest
 
 from tests.redis_streams.work import Work
@@ -110,3 +111,29 @@ async def test_keys_outside_the_namespace_are_out_of_reach(guarded: ServerProces
     async with broker_for(url, namespace="theirs")() as broker:
         with pytest.raises(BrokerError, match="NOPERM"):
             await broker.queues()
+
+
+@pytest.mark.anyio
+@on_trio
+@timed(20)
+async def test_a_dead_letter_stream_outside_the_namespace_needs_a_right_of_its_own(
+    guarded: ServerProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = guarded.tcp_url.replace("redis://", "redis://jobs:secret@")
+    policies = {"retry": {"max_retries": 0}, "dlq": {"stream": "dead"}}
+    work = Work(url, namespace="tt", processor=policies)
+
+    @work.tasks.handler("fail")
+    async def fail() -> None:
+        raise ValueError
+
+    async with work.tasks as tasks:
+        await tasks.start()
+        with pytest.raises(JobFailedError):
+            await (await tasks.emit(fail)).result(timeout=10)
+        while "NOPERM" not in caplog.text:  # noqa: ASYNC110 - a line in the log has no event
+            await anyio.sleep(0.01)
+        assert guarded.ask("EXISTS", "dead") == "0"
+        guarded.ask("ACL", "SETUSER", "jobs", "~dead")
+        await tasks.until_idle()  # nothing is lost: it has waited in the outbox
+    assert guarded.ask("XLEN", "dead") == "1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -102,7 +103,26 @@ class Cluster:
     def keys(self, node: ServerProcess, slot: int) -> int:
         return int(node.ask("CLUSTER", "COUNTKEYSINSLOT", slot))
 
+    def epochs(self) -> tuple[set[str], set[str]]:
+        """The newest epoch that each node has heard of, and those of the nodes themselves."""
+        told = "".join(node.ask("CLUSTER", "INFO") for node in self.nodes)
+        heard = set(re.findall(r"cluster_current_epoch:(\d+)", told))
+        own = set(re.findall(r"cluster_my_epoch:(\d+)", told))
+        return heard, own
+
+    def agree(self) -> None:
+        """Return when all nodes know of the last move.
+
+        A target that has not heard of the last epoch would claim the slot with one that is taken.
+        The nodes settle that among themselves, and the slot may go to the wrong one meanwhile.
+        """
+        gives_up_at = time.monotonic() + 10
+        while [len(epochs) for epochs in self.epochs()] != [1, len(self.nodes)]:
+            assert time.monotonic() < gives_up_at, self.epochs()
+            time.sleep(0.005)
+
     def begin_move(self, slot: int, source: ServerProcess, target: ServerProcess) -> None:
+        self.agree()
         target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", source.ask("CLUSTER", "MYID"))
         source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", target.ask("CLUSTER", "MYID"))
 
@@ -335,7 +355,9 @@ async def test_without_any_node_entering_fails_in_time_and_shows_no_password() -
 @pytest.mark.anyio
 @on_trio
 @timed(40)
-async def test_a_killed_primary_is_replaced_and_every_stored_job_runs() -> None:
+async def test_a_killed_primary_is_replaced_and_every_stored_job_runs(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with start_cluster(replica_of_first=True) as nodes:
         cluster = Cluster(nodes)
         primary, _, _, replica = nodes
@@ -363,3 +385,6 @@ async def test_a_killed_primary_is_replaced_and_every_stored_job_runs() -> None:
             assert await work.left() == [0] * 4
             assert tasks.statistics().connected
         assert "role:master" in replica.ask("INFO", "replication")
+        lost = [each for each in caplog.messages if "no connection to the server" in each]
+        assert len(lost) == 1  # though each queue had a connection of its own
+        assert f"redis://127.0.0.1:{primary.tcp_port}/0" in lost[0]

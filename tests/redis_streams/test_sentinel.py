@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 import anyio
@@ -21,9 +21,11 @@ from tests.servers import (
     start_server,
     timed,
 )
+from trio_tasks import JobState, Producer
 from trio_tasks.connect import broker_for
 from trio_tasks.errors import BrokerUnavailableError, ConfigurationError
 from trio_tasks.redis_streams.address import Address, TlsOptions, parse_address
+from trio_tasks.redis_streams.blocking import BlockingConnection
 from trio_tasks.redis_streams.sentinel import Sentinels
 from trio_tasks.redis_streams.sentinel_address import parse_sentinel_address
 from trio_tasks.redis_streams.wire import open_connection
@@ -249,3 +251,46 @@ async def test_a_frozen_primary_that_wakes_up_and_thinks_it_is_one_is_left_alone
             await work.until_ran([2])
             assert await work.left() == [0, 0]
             assert "trio_tasks:cmd" not in trio.primary.ask("CLIENT", "LIST")
+
+
+# --- A producer ---------------------------------------------------------------------------------
+
+
+def test_a_producer_asks_the_sentinels_and_follows_a_failover() -> None:
+    with watched() as trio:
+        with Producer(trio.url) as producer:
+            ref = producer.emit("mail")
+            in_step(trio.primary, trio.replica)
+            trio.primary.kill()
+            found = None
+            while found is None:
+                with suppress(BrokerUnavailableError):
+                    found = ref.info()
+            assert found.state is JobState.QUEUED
+            assert producer.emit("mail").created
+        assert str(trio.replica.tcp_port) in trio.named_primary()
+
+
+def test_a_producer_is_told_what_the_sentinels_refuse(steady: Trio) -> None:
+    host = f"127.0.0.1:{steady.sentinel.tcp_port}"
+    for url, said in (
+        (f"redis+sentinel://{host}/mymaster", r"^db: .*knows a server named 'mymaster'"),
+        (
+            f"redis+sentinel://{host}/jobs?sentinel_username=bob&sentinel_password=wr0ng",
+            r"^db: .*sentinel_password",
+        ),
+        (f"redis+sentinel://:wr0ng@{host}/jobs/99", r"^db: .*no database 99"),
+    ):
+        with pytest.raises(ConfigurationError, match=said) as refused, Producer(url):
+            pass
+        assert "wr0ng" not in str(refused.value)
+    nobody = f"redis+sentinel://127.0.0.1:{free_port()}/jobs?socket_timeout=0.2"
+    with pytest.raises(BrokerUnavailableError, match=r"told where 'jobs' is"), Producer(nobody):
+        pass
+
+
+def test_a_producer_refuses_a_replica_where_the_primary_is_meant(steady: Trio) -> None:
+    address = replace(parse_address(steady.replica.tcp_url), must_be_primary=True)
+    with pytest.raises(BrokerUnavailableError, match="is a replica"):
+        BlockingConnection(address, 5.0)
+    BlockingConnection(replace(address, port=steady.primary.tcp_port), 5.0).close()

@@ -7,11 +7,13 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+import anyio.to_thread
 import pytest
 
 from tests.redis_streams.certificates import Certificate, make_authority, make_certificate
 from tests.redis_streams.work import Work
 from tests.servers import free_port, start_sentinel, start_server, timed
+from trio_tasks import Producer
 from trio_tasks.connect import broker_for
 from trio_tasks.errors import BrokerUnavailableError
 
@@ -85,7 +87,7 @@ async def test_jobs_run_over_tls(authority: Certificate, port: int) -> None:
         ("rediss://127.0.0.1:{port}?ssl_ca_certs={ca}", "IP address mismatch"),
         ("rediss://localhost:{port}", "certificate verify failed"),
         ("rediss://127.0.0.1:{port}?ssl_check_hostname=false", "certificate verify failed"),
-        ("redis://localhost:{port}", "connection broke|closed the connection"),
+        ("redis://localhost:{port}", "this port speaks TLS, its address begins"),
     ],
     ids=["wrong name", "unknown authority", "unknown authority, any name", "no TLS"],
 )
@@ -99,6 +101,17 @@ async def test_a_server_that_is_not_the_one_we_mean_is_refused(
     broker = broker_for(f"{url}{joint}socket_timeout=0.3")()
     with pytest.raises(BrokerUnavailableError, match=reason):
         await broker.__aenter__()
+
+
+@on_trio
+@timed(20)
+async def test_a_producer_that_speaks_no_tls_is_told_that_the_port_does(port: int) -> None:
+    def enter() -> None:
+        with Producer(f"redis://localhost:{port}?socket_timeout=0.3"):
+            pytest.fail("it was let in")
+
+    with pytest.raises(BrokerUnavailableError, match="this port speaks TLS, its address begins"):
+        await anyio.to_thread.run_sync(enter)
 
 
 @pytest.mark.parametrize(

@@ -239,7 +239,9 @@ class BlockingConnection:
         if isinstance(failure, RedisReplyError) and (refused := refusal(failure, address)):
             raise refused from failure
         if failure is not None:
-            hint = perhaps_tls(address, _of_socket(failure), connected=False)
+            hint = ""
+            if not isinstance(failure, RedisReplyError):
+                hint = perhaps_tls(address, _of_socket(failure), connected=False)
             raise BrokerUnavailableError(
                 f"{self._label}: cannot connect ({failure}){hint}"
             ) from failure
@@ -320,9 +322,12 @@ class BlockingConnection:
 
 
 def _wire(address: Address, connect_timeout: float) -> _Wire:
+    user = address.username
+    if address.password is not None and user is None:
+        user = "default"  # by name: a server without a password then lets it in, as in login.py
     settings: dict[str, object] = {
         "db": address.db,
-        "username": address.username,
+        "username": user,
         "password": address.password,
         "socket_connect_timeout": connect_timeout,
         "socket_timeout": address.request_timeout,

@@ -13,6 +13,7 @@ why it does not: membership.py, wakes.py, emits.py.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Self, TypeVar, cast
@@ -32,7 +33,7 @@ from trio_tasks.broker import (
     TickAnswer,
     Watch,
 )
-from trio_tasks.errors import BrokerUnavailableError, JobNotFoundError
+from trio_tasks.errors import BrokerError, BrokerUnavailableError, JobNotFoundError
 from trio_tasks.job import JobState
 from trio_tasks.redis_streams import calls
 from trio_tasks.redis_streams.address import Address
@@ -43,6 +44,8 @@ from trio_tasks.redis_streams.relay import relay
 from trio_tasks.redis_streams.session import ServerSession, Session, Settings
 
 __all__ = ["RedisBroker"]
+
+log = logging.getLogger("trio_tasks.broker")
 
 T = TypeVar("T")
 
@@ -94,6 +97,7 @@ class RedisBroker:
             timeout=request_timeout,
         )
         self._entered: Session | None = None
+        self._relay_refused: dict[str, str] = {}  # queue → what was logged of it
 
     def __repr__(self) -> str:
         session = self._entered
@@ -206,9 +210,19 @@ class RedisBroker:
     async def relay(self, queue: str) -> int:
         """Carry the outbox of `queue` to where its rows belong; how many were delivered."""
         session = self._session
-        delivered, targets = await relay(
-            session.cmd, session.keys, queue, tombstone_ms=self._settings.tombstone_ms
-        )
+        try:
+            delivered, targets = await relay(
+                session.cmd, session.keys, queue, tombstone_ms=self._settings.tombstone_ms
+            )
+        except BrokerUnavailableError:
+            raise
+        except BrokerError as error:
+            # Whoever calls tries again, for ever: a dead-letter stream may need another right.
+            if str(error) != self._relay_refused.get(queue):
+                self._relay_refused[queue] = str(error)
+                log.warning("the outbox of queue %r waits, as the server refuses: %s", queue, error)
+            raise
+        self._relay_refused.pop(queue, None)
         await session.name(targets)
         return delivered
 

@@ -122,15 +122,23 @@ async def connect_transport(address: Address) -> Transport:
         if address.path is not None:
             return SocketTransport(await _connect_socket(socket.AF_UNIX, address.path))
         if address.tls is not None:
-            stream = await anyio.connect_tcp(
-                address.host,
-                address.port,
-                ssl_context=tls_context(address.tls),
-                tls_hostname=address.host,
-                tls_standard_compatible=False,  # Redis closes without TLS's farewell
-            )
-            return TlsTransport(stream)
+            return TlsTransport(await _connect_tls(address, address.tls))
         return SocketTransport(await _connect_tcp(address))
+
+
+async def _connect_tls(address: Address, options: TlsOptions) -> anyio.abc.ByteStream:
+    try:
+        return await anyio.connect_tcp(
+            address.host,
+            address.port,
+            ssl_context=tls_context(options),
+            tls_hostname=address.host,
+            tls_standard_compatible=False,  # Redis closes without TLS's farewell
+        )
+    except OSError as error:
+        # AnyIO says "all attempts failed"; the attempts themselves, one to an address, say why.
+        reasons = getattr(error.__cause__, "exceptions", (error.__cause__,))
+        raise next((each for each in reasons if isinstance(each, OSError)), error) from None
 
 
 async def _connect_tcp(address: Address) -> socket.socket:
