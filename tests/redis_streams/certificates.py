@@ -1,13 +1,13 @@
-"""Certificates for the tests, made with the `openssl` command."""
+"""Certificates for the tests."""
 
 from __future__ import annotations
 
-import shlex
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Certificate", "make_authority", "make_certificate"]
+import trustme
+
+__all__ = ["Authority", "Certificate"]
 
 
 @dataclass(frozen=True)
@@ -18,38 +18,24 @@ class Certificate:
     key: Path
 
 
-def make_authority(directory: Path) -> Certificate:
-    """Somebody who signs certificates, and whom one may trust or not."""
-    _openssl(
-        "req -x509 -newkey rsa:2048 -nodes -days 2 -keyout ca.key -out ca.pem -subj /CN=tests"
-        " -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign",
-        directory,
-    )
-    return Certificate(directory / "ca.pem", directory / "ca.key")
+class Authority:
+    """Somebody who signs certificates, and whom one may trust or not.
 
-
-def make_certificate(authority: Certificate, name: str, alternatives: str) -> Certificate:
-    """A certificate signed by the authority, in files called `name` beside its own.
-
-    Args:
-        authority: signs it.
-        name: of the files.
-        alternatives: whose it is, as `DNS:localhost,IP:127.0.0.1`.
+    Attributes:
+        cert: its own certificate, a PEM file.
     """
-    directory = authority.cert.parent
-    (directory / f"{name}.ext").write_text(f"subjectAltName={alternatives}\n")
-    _openssl(
-        f"req -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.csr -subj /CN=x", directory
-    )
-    _openssl(
-        f"x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2"
-        f" -extfile {name}.ext -out {name}.pem",
-        directory,
-    )
-    return Certificate(directory / f"{name}.pem", directory / f"{name}.key")
 
+    def __init__(self, directory: Path) -> None:
+        """Files are made in `directory`."""
+        self._directory = directory
+        self._signs = trustme.CA()
+        self.cert = directory / "ca.pem"
+        self._signs.cert_pem.write_to_path(self.cert)
 
-def _openssl(arguments: str, directory: Path) -> None:
-    subprocess.run(
-        ["openssl", *shlex.split(arguments)], cwd=directory, check=True, capture_output=True
-    )
+    def issue(self, name: str) -> Certificate:
+        """A certificate for a host name or an IP address, in files called so."""
+        issued = self._signs.issue_cert(name)
+        made = Certificate(self._directory / f"{name}.pem", self._directory / f"{name}.key")
+        made.cert.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+        issued.private_key_pem.write_to_path(made.key)
+        return made

@@ -21,7 +21,8 @@ import redis
 from anyio.from_thread import start_blocking_portal
 
 from tests.redis_streams.admin import Admin
-from tests.redis_streams.test_wire import certificate, tls_proxy
+from tests.redis_streams.certificates import Authority
+from tests.redis_streams.test_wire import authority, tls_proxy
 from tests.servers import ServerProcess, start_server
 from trio_tasks.broker import RECORD_VERSION, Emitted, NewJob, Record
 from trio_tasks.environment import monotonic
@@ -40,7 +41,7 @@ from trio_tasks.redis_streams.keys import QueueKeys
 from trio_tasks.redis_streams.replies import RedisReplyError
 from trio_tasks.redis_streams.scripts import Call
 
-__all__ = ["certificate"]  # a fixture
+__all__ = ["authority"]  # a fixture
 
 NAME = "trio_tasks:producer"
 SECRET = "s3cret-data"
@@ -464,18 +465,18 @@ def test_a_forked_child_makes_connections_of_its_own(own_server: ServerProcess) 
 
 
 @contextmanager
-def encrypted(server: ServerProcess, certificate: Path) -> Generator[Address]:
+def encrypted(server: ServerProcess, authority: Authority) -> Generator[Address]:
     with (
         start_blocking_portal("trio") as portal,
-        portal.wrap_async_context_manager(tls_proxy(server, certificate)) as address,
+        portal.wrap_async_context_manager(tls_proxy(server, authority)) as address,
     ):
         yield address
 
 
 def test_tls_is_spoken_with_the_servers_whom_we_trust(
-    server: ServerProcess, certificate: Path
+    server: ServerProcess, authority: Authority
 ) -> None:
-    with encrypted(server, certificate) as address:
+    with encrypted(server, authority) as address:
         for allowed in (
             address,
             replace(address, host="127.0.0.1", tls=_changed(address, check_hostname=False)),
@@ -487,8 +488,8 @@ def test_tls_is_spoken_with_the_servers_whom_we_trust(
             link.close()
 
 
-def test_tls_refuses_strangers(server: ServerProcess, certificate: Path) -> None:
-    with encrypted(server, certificate) as address:
+def test_tls_refuses_strangers(server: ServerProcess, authority: Authority) -> None:
+    with encrypted(server, authority) as address:
         for stranger in (
             replace(address, tls=TlsOptions()),  # signed by nobody we trust
             replace(address, host="127.0.0.1"),  # not the name in the certificate

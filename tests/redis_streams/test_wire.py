@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import random
-import shlex
-import shutil
 import socket
 import ssl
-import subprocess
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
@@ -21,6 +18,7 @@ import anyio.lowlevel
 import pytest
 from anyio.streams.tls import TLSListener
 
+from tests.redis_streams.certificates import Authority
 from tests.servers import ServerProcess, start_server, timed
 from trio_tasks.errors import BrokerError, BrokerUnavailableError, ConfigurationError
 from trio_tasks.redis_streams.address import Address, TlsOptions, parse_address
@@ -654,28 +652,17 @@ async def test_replies_may_come_in_pieces(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for `localhost`, signed by itself, with its key in the same file."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl makes the certificate")
-    made = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        shlex.split(
-            "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout key.pem -out cert.pem"
-            " -subj /CN=localhost -addext subjectAltName=DNS:localhost"
-        ),
-        cwd=made,
-        check=True,
-        capture_output=True,
-    )
-    return made / "cert.pem"
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Whoever trusts this one trusts the proxy below."""
+    return Authority(tmp_path_factory.mktemp("tls"))
 
 
 @asynccontextmanager
-async def tls_proxy(server: ServerProcess, certificate: Path) -> AsyncGenerator[Address]:
+async def tls_proxy(server: ServerProcess, authority: Authority) -> AsyncGenerator[Address]:
     """TLS in front of the server, as the embedded one speaks none."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate, certificate.with_name("key.pem"))
+    localhost = authority.issue("localhost")
+    context.load_cert_chain(localhost.cert, localhost.key)
 
     async def copy(source: anyio.abc.ByteStream, target: anyio.abc.ByteStream) -> None:
         try:
@@ -701,15 +688,17 @@ async def tls_proxy(server: ServerProcess, certificate: Path) -> AsyncGenerator[
         anyio.create_task_group() as tasks,
     ):
         tasks.start_soon(listener.serve, serve)
-        yield Address(host="localhost", port=port, tls=TlsOptions(ca_file=str(certificate)))
+        yield Address(host="localhost", port=port, tls=TlsOptions(ca_file=str(authority.cert)))
         tasks.cancel_scope.cancel()
 
 
 @timely
-async def test_tls_carries_many_requests_at_once(server: ServerProcess, certificate: Path) -> None:
+async def test_tls_carries_many_requests_at_once(
+    server: ServerProcess, authority: Authority
+) -> None:
     big = b"x" * 3_000_000
     async with (
-        tls_proxy(server, certificate) as address,
+        tls_proxy(server, authority) as address,
         open_connection(address, name="tls") as connection,
     ):
         async with anyio.create_task_group() as tasks:
@@ -720,8 +709,8 @@ async def test_tls_carries_many_requests_at_once(server: ServerProcess, certific
 
 
 @timely
-async def test_tls_refuses_strangers(server: ServerProcess, certificate: Path) -> None:
-    async with tls_proxy(server, certificate) as address:
+async def test_tls_refuses_strangers(server: ServerProcess, authority: Authority) -> None:
+    async with tls_proxy(server, authority) as address:
         assert address.tls is not None
         strangers = (
             replace(address, tls=TlsOptions()),  # signed by nobody we trust
