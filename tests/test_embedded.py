@@ -387,6 +387,9 @@ async def test_one_of_many_takes_over(anyio_backend_name: str, tmp_path: Path) -
 
 
 def parent_of(pid: int) -> int:
+    about = Path(f"/proc/{pid}/stat")
+    if about.exists():  # small images have no ps
+        return int(about.read_text().rpartition(")")[2].split()[1])
     return int(subprocess.check_output(["ps", "-o", "ppid=", "-p", str(pid)]))
 
 
