@@ -168,10 +168,10 @@ class Link:
             return error
 
     def _in_time(self, address: Address) -> Address:
-        """Make the first try fail before those give up who wait for it: so they learn why."""
+        """Let no try last longer than those wait who open the link: so they learn why it failed."""
         if self._opening_by is None:
             return address
-        most = max(0.8 * (self._opening_by - loop_time()), 0.001)
+        most = max(self._opening_by - loop_time(), 0.001)
         return replace(address, connect_timeout=min(address.connect_timeout, most))
 
     async def _prepare(self, connection: Connection) -> None:
@@ -293,7 +293,13 @@ class Link:
         """
         self._opening_by = deadline
         try:
-            await self._connected(deadline)
+            try:
+                await self._connected(deadline)
+            except BrokerUnavailableError:
+                if self._failure is not None or self._over:
+                    raise
+                # The first try ends just now; it knows why.
+                await self._connected(deadline + _LEAST_TIME)
         finally:
             self._opening_by = None
 
