@@ -471,8 +471,8 @@ def own_server() -> Generator[ServerProcess]:
 
 
 def impatient(server: ServerProcess) -> Producer:
-    """A producer whose calls end after half a second."""
-    return Producer(f"{server.url}?socket_timeout=0.5")
+    """A producer whose calls end after a second."""
+    return Producer(f"{server.url}?socket_timeout=1")
 
 
 def test_an_unreachable_server_is_said_with_the_ids_of_the_jobs(own_server: ServerProcess) -> None:

@@ -216,7 +216,7 @@ def test_a_server_that_is_not_there_is_tried_until_the_deadline(own_server: Serv
             BrokerUnavailableError, match=r"cannot connect \(.*No such file|refused"
         ):
             link.call(TIME)
-        assert 0.1 < monotonic() - began < 2
+        assert 0.1 < monotonic() - began < 10
 
 
 def test_a_server_that_comes_back_in_time_answers_the_same_call(own_server: ServerProcess) -> None:
@@ -244,7 +244,7 @@ def test_a_frozen_server_is_given_up_at_the_deadline(own_server: ServerProcess) 
         began = monotonic()
         with pytest.raises(BrokerUnavailableError, match="no reply within the time"):
             link.call(TIME, repeat=True)
-        assert 0.4 < monotonic() - began < 3
+        assert 0.4 < monotonic() - began < 10
         began = monotonic()
         with pytest.raises(BrokerUnavailableError):
             link.call(TIME, deadline=began + 0.1, repeat=True)
@@ -370,7 +370,7 @@ def test_a_refusal_does_not_show_what_was_sent(
 def test_a_refusal_of_any_kind_keeps_its_code(server: ServerProcess) -> None:
     codes = ["NOSCRIPT", "READONLY", "MOVED", "WRONGTYPE", "NOPERM", "TRYAGAIN"]
     outages = {"READONLY", "TRYAGAIN"}
-    with linked(server.url, timeout=0.1) as link:
+    with linked(server.url, timeout=0.5) as link:
         for code in codes:
             text = f"{code} 1 127.0.0.1:1"
             with pytest.raises(BrokerError) as caught:
@@ -434,7 +434,7 @@ def test_a_user_who_may_run_scripts_only_can_connect(own_server: ServerProcess) 
 
 
 def test_a_command_that_blocks_has_time_to_and_a_little_more(server: ServerProcess) -> None:
-    with linked(server.url, timeout=0.1) as link:
+    with linked(server.url, timeout=0.2) as link:
         command = ("XREAD", "BLOCK", 400, "STREAMS", "tt:blocking:none", "0-0")
         assert link.wait(command, 0.4) is None
         assert len(link._idle) == 1
@@ -494,7 +494,7 @@ def test_tls_refuses_strangers(server: ServerProcess, authority: Authority) -> N
             replace(address, tls=TlsOptions()),  # signed by nobody we trust
             replace(address, host="127.0.0.1"),  # not the name in the certificate
         ):
-            link = BlockingLink(replace(stranger, request_timeout=0.1))
+            link = BlockingLink(replace(stranger, request_timeout=0.5))
             with pytest.raises(BrokerUnavailableError, match="certificate verify failed"):
                 link.call(TIME)
 

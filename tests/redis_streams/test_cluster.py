@@ -279,7 +279,7 @@ async def test_no_script_runs_on_a_part_of_a_queue(cluster: Cluster) -> None:
     source, target = cluster.nodes[:2]
     keys = QueueKeys(namespace, queue)
     job = NewJob(queue=queue, id="a@1", record=Record(RECORD_VERSION, "event", b"1"))
-    hasty = cluster.url.replace("socket_timeout=3", "socket_timeout=0.5")
+    hasty = cluster.url.replace("socket_timeout=3", "socket_timeout=1")
     async with broker_for(hasty, namespace=namespace)() as broker:
         await broker.emit([job])
         # All that scripts name is there: only the key that never exists tells that some is away.

@@ -113,7 +113,7 @@ async def test_without_a_server_a_call_fails_when_its_time_is_over(
         began = loop_time()
         with pytest.raises(BrokerUnavailableError, match="no connection in time") as caught:
             await link.call(append("a"), repeat=True)
-        assert 0.3 <= loop_time() - began < 1.5
+        assert 0.3 <= loop_time() - began < 10
         assert isinstance(caught.value.__cause__, BrokerUnavailableError)
         assert link.last_error is not None
         assert server.socket_path in link.last_error
@@ -191,7 +191,7 @@ async def test_changes_of_state_are_logged_once_each(
 ) -> None:
     caplog.set_level(logging.INFO, "trio_tasks.broker")
     async with linked(server, timeout=1.0) as link:
-        await link.call(append("a"))
+        await link.call(append("a"), deadline=loop_time() + 10)
         admin.close()
         server.kill()
         with pytest.raises(BrokerUnavailableError):
@@ -249,13 +249,13 @@ async def test_a_slow_server_costs_the_connection_after_the_deadline(
     server: ServerProcess, admin: Admin
 ) -> None:
     async with linked(server, timeout=0.2) as link:
-        await link.call(append("a"))
+        await link.call(append("a"), deadline=loop_time() + 10)
         with Admin(server.url, timeout=0.05) as hasty, pytest.raises(redis.TimeoutError):
-            hasty.do("DEBUG", "SLEEP", "1")
+            hasty.do("DEBUG", "SLEEP", "10")
         began = loop_time()
         with pytest.raises(BrokerUnavailableError, match="no reply within the time"):
             await link.call(append("b"))
-        assert loop_time() - began < 0.8
+        assert loop_time() - began < 5
         assert not link.connected
 
 
@@ -264,6 +264,7 @@ async def test_only_requests_that_wait_on_purpose_may_outlast_the_deadline(
     server: ServerProcess,
 ) -> None:
     async with linked(server, timeout=0.6) as link:
+        await link.connected_by(inf)
         assert await link.request(("BLPOP", "nothing", 0.8), blocks=0.8) == [None]
         assert link.connected
 

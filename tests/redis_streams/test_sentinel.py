@@ -159,7 +159,7 @@ async def test_a_name_that_no_sentinel_knows_is_said_at_once(steady: Trio) -> No
     began = anyio.current_time()
     with pytest.raises(ConfigurationError, match="knows a server named 'mymaster'"):
         await broker_for(one)().__aenter__()
-    assert anyio.current_time() - began < 2
+    assert anyio.current_time() - began < 4  # not the five seconds of an outage
 
 
 @pytest.mark.anyio
