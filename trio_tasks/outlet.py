@@ -28,11 +28,11 @@ class ManagerAccess:
     @property
     def broker(self) -> Broker:
         """The connected broker."""
-        return self._engine("this").broker
+        return self._engine("this call").broker
 
     def cancel_noted(self, queue: str, job_id: str, reason: str) -> None:
         """Cancel a job at once that runs in this process."""
-        consumer = self._engine("cancel").consumer
+        consumer = self._engine("cancel()").consumer
         feed = None if consumer is None else consumer.feeds.get(queue)
         if feed is not None:
             feed.cancel(job_id, reason)
@@ -56,7 +56,7 @@ class ManagerOutlet:
 
     def post(self, event: Event, data: object, options: EmitOptions) -> JobRef[Any]:
         """Send a job soon."""
-        engine = self._engine("emit")
+        engine = self._engine("emit()")
         plan = self._emitter.plan_job(event, data, options)
         engine.postbox.post(plan.job)
         return plan.early_ref(self._access)
@@ -65,7 +65,7 @@ class ManagerOutlet:
         self, event: Event, data: object, options: EmitOptions, parent_id: str | None
     ) -> JobRef[Any]:
         """Send a job, or store a schedule; durable when it returns."""
-        broker = self._engine("emit").broker
+        broker = self._engine("emit()").broker
         plan = self._emitter.plan(event, data, options, parent_id=parent_id)
         if isinstance(plan, SchedulePlan):
             schedule = await declare(broker, plan, replace=True)

@@ -22,7 +22,7 @@ from trio_tasks.connect import Database, broker_for
 from trio_tasks.consumer.events import Events, QueueCounters
 from trio_tasks.context import AsyncEmitFunction, Context
 from trio_tasks.emitter import Emit, Emitter
-from trio_tasks.engine import LOOK_AGAIN_S, Engine, Settings, State, constant
+from trio_tasks.engine import LOOK_AGAIN_S, OPEN, Engine, Settings, State, constant, not_entered
 from trio_tasks.errors import BrokerUnavailableError, ConfigurationError
 from trio_tasks.handlers import Handlers, Registry
 from trio_tasks.job import JobEvent
@@ -311,12 +311,7 @@ class TaskManager(Handlers[A], Generic[A]):
             RuntimeError: outside the block, or it is running already.
             BrokerError: a queue could not be joined.
         """
-        engine = self._engine
-        if engine is None or engine.state not in ("connected", "running", "stopping"):
-            raise RuntimeError(
-                f"start() on a TaskManager in state {self.state!r}: enter it first,\n"
-                "    async with tasks:\n        await tasks.start()"
-            )
+        engine = self._open("start()")
         if engine.state != "connected":
             raise RuntimeError(f"start(): the TaskManager is {engine.state} already")
         served = self._served(queues)
@@ -436,11 +431,9 @@ class TaskManager(Handlers[A], Generic[A]):
 
     def _open(self, what: str) -> Engine:
         engine = self._engine
-        if engine is None or engine.state not in ("connected", "running", "stopping"):
-            raise RuntimeError(
-                f"{what} on a TaskManager in state {self.state!r}: enter it first"
-                " (async with tasks: …)"
-            )
+        if engine is None:
+            raise not_entered(what, "new")
+        engine.check_usable(what)
         return engine
 
     # -- emitting --------------------------------------------------------------------------------
@@ -533,6 +526,8 @@ class TaskManager(Handlers[A], Generic[A]):
         An iterator that loses the oldest events if 10,000 wait to be read, and ends when the
         manager is left.
         """
+        if self.state in OPEN:
+            self._open("events()")
         return self._events.listen()
 
     def statistics(self) -> Statistics:

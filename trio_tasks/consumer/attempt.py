@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 import msgspec
+from sniffio import current_async_library_cvar
 
 from trio_tasks import environment
 from trio_tasks.broker import DebounceAsk, Delivery, Outcome, Record
@@ -219,6 +220,7 @@ class Attempts:
         assert self.slots is not None
         self.slots.suspended()
         context = self._base.copy()
+        context.run(current_async_library_cvar.set, None)  # no loop runs in the thread
         with anyio.CancelScope(shield=True) as scope:
             slot.thread_scope = scope
             try:

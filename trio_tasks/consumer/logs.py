@@ -72,6 +72,19 @@ class JobLogs:
         self._waiting[held] = max_lines
         self._work.set()
 
+    def sent(self, held: Held) -> Awaitable[None]:
+        """Wait as `settle` does, in the name of a handler.
+
+        Raises:
+            RuntimeError: in another event loop than the consumer's.
+        """
+        if threading.get_ident() != self._thread:
+            raise RuntimeError(
+                "await job.logger(...) in another thread than that of the event loop that runs the"
+                " job: leave out the await, the line is kept all the same"
+            )
+        return self.settle((held,))
+
     async def settle(self, jobs: Collection[Held]) -> None:
         """Wait until the broker has all lines of these jobs (it may have dropped stale ones)."""
         while any(held in self._waiting or held in self._under_way for held in jobs):
@@ -116,7 +129,7 @@ class _Sent:
         self._held = held
 
     def __await__(self) -> Generator[Any, Any, None]:
-        return self._logs.settle((self._held,)).__await__()
+        return self._logs.sent(self._held).__await__()
 
 
 def encode_line(message: object) -> bytes:
