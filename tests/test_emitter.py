@@ -510,6 +510,21 @@ def test_wrong_schedules_are_refused() -> None:
     assert "id=" in refusal("x", repeat="@daily", id=Ids().job_id())
 
 
+def test_the_schedule_that_a_handler_declares_is_not_replaced_by_an_emit() -> None:
+    for event, options in (
+        (nightly, {}),
+        ("nightly", {}),
+        (nightly, {"id": "nightly"}),
+        ("another-event", {"id": "nightly"}),
+    ):
+        text = refusal(event, repeat="@hourly", **options)
+        assert "the schedule 'nightly' of queue 'default' is that of a handler" in text
+        assert "test_emitter.nightly" in text
+        assert "give id=" in text
+    assert schedule(nightly, repeat="@hourly", id="hourly").name == "hourly"
+    assert schedule("nightly", repeat="@hourly", queue="other").name == "nightly"
+
+
 def test_a_handlers_schedule_is_named_after_its_event_and_expires() -> None:
     registry = Registry(handlers)
     plan = Emitter(registry, max_data_bytes=1000).schedule_of(registry.of_function(nightly))

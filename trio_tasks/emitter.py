@@ -293,7 +293,9 @@ class Emitter:
         """The schedule of a handler that was registered with `repeat=`; named after its event."""
         assert handler.repeat is not None
         target = self._target(handler.event, handler.queue)
-        return self._schedule_plan(target, None, _NO_CHOICES, handler.repeat, expires=True)
+        return self._schedule_plan(
+            handler.event, target, None, _NO_CHOICES, handler.repeat, expires=True
+        )
 
     # -- making ----------------------------------------------------------------------------------
 
@@ -341,15 +343,29 @@ class Emitter:
         self, event: Event, data: object, choices: Choices, repeat: Repeat
     ) -> SchedulePlan:
         target = self._target(event, choices.queue)
-        return self._schedule_plan(target, data, choices, repeat, expires=False)
-
-    def _schedule_plan(
-        self, target: _Target, data: object, choices: Choices, repeat: Repeat, *, expires: bool
-    ) -> SchedulePlan:
         if choices.id is None:
             name = check_schedule_name("event", target.event)
         else:
             name = check_schedule_name("id", choices.id)
+        owner = self._registry.find(target.queue, name)
+        if owner is not None and owner.repeat is not None:
+            raise ConfigurationError(
+                f"repeat={repeat!r}: the schedule {name!r} of queue {target.queue!r} is that of a"
+                f" handler, {name_of(owner.function)}, which puts it back whenever a worker starts;"
+                " give id= to name another one"
+            )
+        return self._schedule_plan(name, target, data, choices, repeat, expires=False)
+
+    def _schedule_plan(
+        self,
+        name: str,
+        target: _Target,
+        data: object,
+        choices: Choices,
+        repeat: Repeat,
+        *,
+        expires: bool,
+    ) -> SchedulePlan:
         raw = target.data.encode(data, max_bytes=self._max_data_bytes)
         # The processor's window is not for schedules: the data of their jobs are all the same.
         base = None if target.handler is None else target.handler.debounce

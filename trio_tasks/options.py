@@ -220,7 +220,17 @@ class QueueOptions:
 
 
 class HandlerOptions(TypedDict, total=False):
-    """The keyword options of `handler()`, `register_handler()` and `Handlers()`."""
+    """The keyword options of `handler()`, `register_handler()` and `Handlers()`.
+
+    `queue`: default "default". `attempts`: total runs, or `retry`: a policy of its own. `repeat`:
+    its schedule, named after its event. `debounce`: seconds, or a policy. `timeout`: seconds for
+    one attempt. `retention`: seconds an ended job is kept. `max_logs`: log lines kept of a job,
+    default 100.
+
+    A sync function runs in a thread, which nobody can cancel: its `timeout`, a `ref.cancel()` and
+    the end of the grace only set `ctx.cancel_reason`, for it to look at, and what it returns or
+    raises afterwards counts.
+    """
 
     queue: str
     attempts: int
@@ -238,10 +248,15 @@ class EmitOptions(TypedDict, total=False):
     `queue`: for an emit by name, default "default". `id`: a chosen id, without `@`. `priority`:
     0 to 9, higher first. `delay`: seconds from now; `delay_until`: an aware instant. `attempts`:
     total runs; `retry_count`: `attempts - 1`. `retry_delay`: seconds before the second run, in the
-    place of the policy's `delay`. `repeat`: stores a schedule. `debounce`: a window in seconds,
-    a policy, or a key for the policy that holds otherwise. `timeout`: seconds for one attempt.
+    place of the policy's `delay`. `debounce`: a window in seconds, a policy, or a key for the policy
+    that holds otherwise. `timeout`: seconds for one attempt.
     `deadline`: seconds from now, or an aware instant, after which no attempt starts. `retention`:
     seconds the ended job is kept.
+
+    `repeat`: stores a schedule in the queue, named by `id` or else by the event. One of that name
+    is replaced: give an `id` where an event has several schedules. One that a handler declares
+    cannot be: where this process knows the handler, that is a `ConfigurationError`; elsewhere the
+    handler's comes back when one of its workers starts.
     """
 
     queue: str | None
