@@ -270,6 +270,25 @@ def test_a_wrapper_shows_the_parameters_of_what_it_wraps() -> None:
     assert entry.data.type is Mail
 
 
+def test_a_timeout_that_a_sync_handler_cannot_notice_is_warned_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    group = Handlers(timeout=9)
+
+    def sync(job: Job) -> None: ...
+    def sync_with_context(job: Job, ctx: Context) -> None: ...
+    async def asynchronous(job: Job) -> None: ...
+
+    group.register_handler(sync, event="of-the-group")  # others of the group may be async
+    group.register_handler(sync_with_context, event="may-look", timeout=1)
+    group.register_handler(asynchronous, event="is-cancelled", timeout=1)
+    assert caplog.messages == []
+    group.register_handler(sync, event="cannot-know", timeout=1)
+    [text] = caplog.messages
+    assert "sync of 'cannot-know' in 'default'> has a timeout, but is a sync function" in text
+    assert "cancel_reason" in text
+
+
 def test_the_decorator_gives_the_function_back() -> None:
     handlers = Handlers[AppContext]()
 

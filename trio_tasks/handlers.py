@@ -13,6 +13,7 @@ graph through a `Registry`, which keeps an index until something is added.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, NamedTuple, TypeAlias, cast
@@ -40,6 +41,8 @@ from trio_tasks.processor.repeat import Repeat
 from trio_tasks.signatures import name_of, signature_of
 
 __all__ = ["DEFAULT_QUEUE", "Handlers", "Registered", "Registry", "check_schedule_name"]
+
+log = logging.getLogger("trio_tasks.handlers")
 
 DEFAULT_QUEUE: Final = "default"
 DEFAULT_MAX_LOGS: Final = 100
@@ -144,7 +147,11 @@ class Handlers(Generic[A_contra]):
 
         The function comes back unchanged, so tests can call it. Its parameters are `(job, ctx)`,
         `(job)` or none; the annotation `Job[T]` says what the data are converted to, the return
-        annotation does that for `ref.result()`. A sync function runs in a worker thread.
+        annotation does that for `ref.result()`. A sync function runs in a worker thread, where no
+        time-out or cancel can end it (see `HandlerOptions`).
+
+        What it raises fails the attempt, `SystemExit` included, and the retry policy judges;
+        `RetryLater`, `DeadLetter` and `Discard` say what is to become of the job.
 
         Args:
             event: the routing name.
@@ -206,6 +213,12 @@ class Handlers(Generic[A_contra]):
     def _register(self, handler: object, event: str, options: _Options) -> None:
         entry = _registered(handler, event, options.over(self._defaults))
         self._check_free(entry)
+        if options.timeout_ms is not None and not entry.is_async and entry.takes < 2:
+            log.warning(
+                "%r has a timeout, but is a sync function, whose thread cannot be cancelled, and"
+                " takes no context, whose cancel_reason could tell it; make it async or look there",
+                entry,
+            )
         self._own[entry.queue, entry.event] = entry
         self._changed()
 

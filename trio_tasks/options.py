@@ -248,10 +248,10 @@ class EmitOptions(TypedDict, total=False):
     `queue`: for an emit by name, default "default". `id`: a chosen id, without `@`. `priority`:
     0 to 9, higher first. `delay`: seconds from now; `delay_until`: an aware instant. `attempts`:
     total runs; `retry_count`: `attempts - 1`. `retry_delay`: seconds before the second run, in the
-    place of the policy's `delay`. `debounce`: a window in seconds, a policy, or a key for the policy
-    that holds otherwise. `timeout`: seconds for one attempt.
-    `deadline`: seconds from now, or an aware instant, after which no attempt starts. `retention`:
-    seconds the ended job is kept.
+    place of the policy's `delay`. `debounce`: a window in seconds, a policy, or a key for the
+    policy that holds otherwise. `timeout`: seconds for one attempt (a sync handler only sees it
+    in `ctx.cancel_reason`). `deadline`: seconds from now, or an aware instant, after which no
+    attempt starts. `retention`: seconds the ended job is kept.
 
     `repeat`: stores a schedule in the queue, named by `id` or else by the event. One of that name
     is replaced: give an `id` where an event has several schedules. One that a handler declares

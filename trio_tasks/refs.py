@@ -28,7 +28,16 @@ from trio_tasks.job import JobError, JobInfo, JobState, LogLine, instant
 from trio_tasks.options import Duration, duration_ms
 from trio_tasks.payloads import PayloadCodec, decode_plain
 
-__all__ = ["POLL", "BaseRef", "BrokerAccess", "EarlyRef", "JobRef", "checked_reason", "info_of"]
+__all__ = [
+    "POLL",
+    "AwaitedEmitError",
+    "BaseRef",
+    "BrokerAccess",
+    "EarlyRef",
+    "JobRef",
+    "checked_reason",
+    "info_of",
+]
 
 POLL = 1.0
 """Seconds between two looks of a waiter whom nothing woke."""
@@ -286,6 +295,10 @@ class JobRef(BaseRef[R_co]):
         return ended
 
 
+class AwaitedEmitError(ConfigurationError, TypeError):
+    """Your fault: `await ctx.emit(...)`. A `TypeError`, as for anything that cannot be awaited."""
+
+
 class _Parent(Protocol):
     @property
     def ended(self) -> bool: ...
@@ -323,7 +336,7 @@ class EarlyRef(JobRef[R_co]):
         return super()._open()
 
     def __await__(self) -> NoReturn:
-        raise TypeError(
+        raise AwaitedEmitError(
             "ctx.emit(...) is not awaited: the job becomes part of this handler's outcome."
             " Leave out the await, or send at once with `await ctx.emit_now(...)`"
         )

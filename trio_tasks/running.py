@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 from trio_tasks.broker import DebounceAsk, Delivery, Record
 from trio_tasks.consumer.held import Held
 from trio_tasks.context import Context, Outlet
+from trio_tasks.errors import ConfigurationError
 from trio_tasks.handlers import Registered
 from trio_tasks.job import Job
 from trio_tasks.processor.debounce import NotDebounced
 from trio_tasks.processor.processor import Processor
+from trio_tasks.signatures import name_of
 
 __all__ = ["RunnableHandler"]
 
@@ -50,11 +53,12 @@ class RunnableHandler:
         self.retention_ms = retention_ms if entry.retention_ms is None else entry.retention_ms
         self.max_logs = entry.max_logs
         self.is_async = entry.is_async
-        self.invoke: Callable[[Job[Any], Held], Any] = {
+        self._call: Callable[[Job[Any], Held], Any] = {
             0: self._with_nothing,
             1: self._with_job,
             2: self._with_context,
         }[entry.takes]
+        self.invoke = self._call if entry.is_async else self._in_thread
         self._entry = entry
         self._function: Callable[..., Any] = entry.function
         self._app = app
@@ -98,6 +102,18 @@ class RunnableHandler:
                 )
             return None
         return DebounceAsk(token, window.edge, window.window_ms, window.digest)
+
+    def _in_thread(self, job: Job[Any], held: Held) -> Any:
+        value = self._call(job, held)
+        if inspect.isawaitable(value):
+            if inspect.iscoroutine(value):
+                value.close()  # or Python would warn that nobody has awaited it
+            raise ConfigurationError(
+                f"handler={name_of(self._function)} returned a {type(value).__qualname__} but is"
+                " not an async function, so it ran in a thread: register the async function itself,"
+                " or a wrapper that is `async def` and awaits it"
+            )
+        return value
 
     def _with_nothing(self, job: Job[Any], held: Held) -> Any:
         del job, held

@@ -332,6 +332,8 @@ class World:
                 assert decision.unless_served
             case "not_retryable" | "should_retry_raised":
                 assert isinstance(happened, Failed | TimedOut)
+            case "invalid_call":
+                assert isinstance(happened, Failed)
             case "invalid_data":
                 assert isinstance(happened, BadData)
             case "invalid_result":

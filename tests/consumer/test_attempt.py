@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import anyio.lowlevel
@@ -30,6 +30,7 @@ from trio_tasks import (
     Discard,
     Emit,
     Job,
+    JobFailedError,
     JobState,
     RetryLater,
     RetryPolicy,
@@ -375,9 +376,128 @@ async def test_a_debounce_key_that_the_broker_refuses_to_give_fails_the_job(
             assert (await stored(broker, ref.id)).state is JobState.DEAD
 
 
+# -- what its own code does wrong ------------------------------------------------------------------
+
+
+async def _awaits_an_emit(job: Job[Any], ctx: Context[Any]) -> None:
+    await cast(Any, ctx.emit("other"))
+
+
+async def _emits_a_set(job: Job[Any], ctx: Context[Any]) -> None:
+    ctx.emit("other", {1, 2})
+
+
+async def _emits_a_set_now(job: Job[Any], ctx: Context[Any]) -> None:
+    await ctx.emit_now("other", {1, 2})
+
+
+async def _misspells_an_option(job: Job[Any], ctx: Context[Any]) -> None:
+    ctx.emit("other", **cast(Any, {"prioritty": 3}))
+
+
+async def _logs_a_number(job: Job[Any], ctx: Context[Any]) -> None:
+    job.logger(cast(Any, 3))
+
+
+@pytest.mark.both_loops
+@pytest.mark.parametrize(
+    ("handler", "kind"),
+    [
+        (_awaits_an_emit, "trio_tasks.refs.AwaitedEmitError"),
+        (_emits_a_set, "trio_tasks.errors.SerializationError"),
+        (_emits_a_set_now, "trio_tasks.errors.SerializationError"),
+        (_misspells_an_option, "trio_tasks.errors.ConfigurationError"),
+        (_logs_a_number, "trio_tasks.errors.SerializationError"),
+    ],
+)
+async def test_what_the_engine_refuses_to_a_handler_is_not_tried_again(
+    handler: Any, kind: str, broker: FaultyBroker
+) -> None:
+    manager = manager_on(broker)
+    manager.register_handler(handler, event="job", attempts=4)
+    async with manager:
+        await manager.start()
+        job = await _outcome(manager, broker, "job")
+    assert (job.state, job.why, job.attempt) == (JobState.DEAD, "invalid_call", 1)
+    assert _error(job)["type"] == kind
+    assert handler.__name__ in _error(job)["traceback"]
+
+
+async def test_an_error_that_the_handler_meets_and_handles_is_its_own_affair(
+    broker: FaultyBroker,
+) -> None:
+    manager = manager_on(broker)
+
+    @manager.handler("job")
+    async def handler(job: Job[None], ctx: Context[Any]) -> str:
+        try:
+            await cast(Any, ctx.emit("other"))
+        except TypeError as error:
+            return str(error)
+        return "it was awaited"
+
+    async with manager:
+        await manager.start()
+        job = await _outcome(manager, broker, "job")
+    assert job.state is JobState.COMPLETED
+    assert b"Leave out the await" in (job.result or b"")
+
+
+@pytest.mark.real_time
+@pytest.mark.both_loops
+async def test_a_sync_handler_that_returns_a_coroutine_is_told_to_be_async(
+    broker: FaultyBroker,
+) -> None:
+    manager = manager_on(broker)
+
+    async def work(job: Job[Any]) -> str:
+        return "never"
+
+    @manager.handler("job", attempts=4)
+    def handler(job: Job[Any]) -> object:
+        return work(job)
+
+    async with manager:
+        await manager.start()
+        job = await _outcome(manager, broker, "job")
+    assert (job.state, job.why, job.attempt) == (JobState.DEAD, "invalid_call", 1)
+    message = _error(job)["message"]
+    assert "handler returned a coroutine but is not an async function" in message
+    assert "register the async function itself" in message
+
+
+async def test_the_log_says_where_the_text_of_an_error_is_and_not_what_it_is(
+    broker: FaultyBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = manager_on(broker)
+
+    @manager.handler("job", queue="mails", attempts=2)
+    async def handler(job: Job[None]) -> None:
+        raise ValueError("secret")
+
+    with caplog.at_level("INFO", "trio_tasks.consumer"):
+        async with manager:
+            await manager.start()
+            ref = await manager.emit(handler)
+            with pytest.raises(JobFailedError):
+                await ref.result()
+            place = f"(await tasks.queue('mails').job({ref.id!r})).error"
+            assert (await manager.queue("mails").job(ref.id)).error is not None
+    again, dead = [text for text in caplog.messages if ref.id in text]
+    for text in (again, dead):
+        assert text.startswith(f"job {ref.id!r} ('job' in queue 'mails'): attempt ")
+        assert text.endswith(f"; its text: {place}")
+        assert "secret" not in text
+    assert "attempt 1 failed with ValueError, again in 0.010 s" in again
+    assert "attempt 2 failed with ValueError, dead: exhausted" in dead
+
+
+# -- time-outs -------------------------------------------------------------------------------------
+
+
 @pytest.mark.real_time
 async def test_a_sync_handler_that_outlasts_its_timeout_completes_all_the_same(
-    broker: FaultyBroker,
+    broker: FaultyBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
     manager = manager_on(broker)
     reasons: list[str] = []
@@ -396,6 +516,9 @@ async def test_a_sync_handler_that_outlasts_its_timeout_completes_all_the_same(
         released.set()
         assert await ref.result(timeout=5) == "late"
     assert reasons == ["timeout"]
+    [warning] = caplog.messages
+    assert warning.startswith(f"job {ref.id!r} in queue 'default': its sync handler is running")
+    assert warning.endswith("and goes on, for a thread cannot be cancelled")
 
 
 async def test_a_timeout_says_how_long_it_was(broker: FaultyBroker) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trio_tasks.errors import ConfigurationError
+from trio_tasks.errors import ConfigurationError, SerializationError
 from trio_tasks.job import JobState
 from trio_tasks.options import ProcessorOptions, RetryPolicy
 from trio_tasks.processor.decisions import (
@@ -53,6 +53,9 @@ NOW = 1_000_000
         (JobFacts(id="j", attempt=3), Failed(ValueError()), Retry(4_000)),
         (LAST, Failed(ValueError()), Die("exhausted")),
         (JOB, Failed(SystemExit()), Die("not_retryable")),
+        (JOB, Failed(ConfigurationError()), Die("invalid_call")),
+        (LAST, Failed(SerializationError()), Die("invalid_call")),
+        (JOB, Failed(ExceptionGroup("", [OSError(), SerializationError()])), Die("invalid_call")),
         (JOB, TimedOut(5_000), Retry(1_000)),
         (LAST, TimedOut(5_000), Die("exhausted")),
         (JOB, AskedRetry(70_000), Retry(70_000)),

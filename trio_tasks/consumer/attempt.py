@@ -386,26 +386,34 @@ def _from_handler(error: BaseException) -> BaseException:
 def _log_failure(
     processor: Processor, facts: JobFacts, decision: Verdict, error: BaseException
 ) -> None:
-    """One line for a failed attempt: the error's type, not its text, which may hold data."""
-    name, kind = facts.id, type(error).__qualname__
+    """One line for a failed attempt: the error's type, and where to find its text.
+
+    The text itself may hold data.
+    """
+    kind = type(error).__qualname__
+    details = f"; its text: (await tasks.queue({facts.queue!r}).job({facts.id!r})).error"
     match decision:
         case Retry():
             log.info(
-                "job %r (%s): attempt %d failed with %s, again in %.3f s",
-                name,
+                "job %r (%r in queue %r): attempt %d failed with %s, again in %.3f s%s",
+                facts.id,
                 facts.event,
+                facts.queue,
                 facts.attempt,
                 kind,
                 decision.delay_ms / 1000,
+                details,
             )
         case Die():
             log.warning(
-                "job %r (%s): attempt %d failed with %s, dead: %s",
-                name,
+                "job %r (%r in queue %r): attempt %d failed with %s, dead: %s%s",
+                facts.id,
                 facts.event,
+                facts.queue,
                 facts.attempt,
                 kind,
                 decision.reason,
+                details,
             )
         case _:
             pass  # asked for by the handler, or no failure of its own

@@ -74,5 +74,10 @@ class Held:
         if self.slot is not None:
             self.slot.cancel(self)
 
+    @property
+    def in_thread(self) -> bool:
+        """Whether a sync handler of it runs in its thread."""
+        return self.slot is not None and self.slot.thread_scope is not None
+
     def __repr__(self) -> str:
         return f"<Held {self.delivery.token.job_id!r} attempt {self.delivery.attempt}>"

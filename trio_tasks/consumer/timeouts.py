@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import logging
 
 import anyio
 
@@ -15,6 +16,8 @@ from trio_tasks.context import CancelReason
 from trio_tasks.environment import loop_time
 
 __all__ = ["Timeouts"]
+
+log = logging.getLogger("trio_tasks.consumer")
 
 FIRST_SWEEP = 1024
 """How long the heap may grow before ended attempts are swept out of it (then twice what is left:
@@ -52,6 +55,13 @@ class Timeouts:
         now = loop_time()
         while self._heap and (self._heap[0][0] <= now or self._heap[0][2].ended):
             _, _, held = heapq.heappop(self._heap)
+            if held.in_thread and held.cause is None:
+                log.warning(
+                    "job %r in queue %r: its sync handler is running longer than its timeout, and"
+                    " goes on, for a thread cannot be cancelled",
+                    held.delivery.token.job_id,
+                    held.delivery.token.queue,
+                )
             held.cancel(CancelReason.TIMEOUT)  # does nothing to one that has ended
 
     def _sweep(self) -> None:

@@ -15,6 +15,7 @@ __all__ = [
     "EXHAUSTED",
     "EXPIRED",
     "INTERNAL",
+    "INVALID_CALL",
     "INVALID_DATA",
     "INVALID_RESULT",
     "MESSAGE_BYTES",
@@ -37,6 +38,8 @@ NOT_RETRYABLE: Final = "not_retryable"
 """`retry_on`, `give_up_on` or `should_retry` said no."""
 SHOULD_RETRY_RAISED: Final = "should_retry_raised"
 """`should_retry` raised an exception, which counts as no."""
+INVALID_CALL: Final = "invalid_call"
+"""Its handler used trio_tasks wrongly, and would again; see `retry.is_misuse`."""
 INVALID_DATA: Final = "invalid_data"
 """Its data do not fit the type that the handler's annotation names."""
 INVALID_RESULT: Final = "invalid_result"

@@ -70,9 +70,9 @@ class Die(msgspec.Struct, frozen=True):
     """Into the DLQ.
 
     Attributes:
-        reason: "exhausted", "expired", "not_retryable", "requested", "invalid_data",
-            "invalid_result", "undecodable", "unsupported", "no_handler", "internal",
-            "relayed_late", or the text given to `DeadLetter` (see `dead_letter.py`).
+        reason: "exhausted", "expired", "not_retryable", "requested", "invalid_call",
+            "invalid_data", "invalid_result", "undecodable", "unsupported", "no_handler",
+            "internal", "relayed_late", or the text given to `DeadLetter` (see `dead_letter.py`).
         unless_served: park for five more seconds instead if a living worker of the queue lists
             the event; the broker looks in the same step.
     """

@@ -44,6 +44,7 @@ from trio_tasks.processor.dead_letter import (
     EXHAUSTED,
     EXPIRED,
     INTERNAL,
+    INVALID_CALL,
     INVALID_DATA,
     INVALID_RESULT,
     NO_HANDLER,
@@ -88,6 +89,7 @@ from trio_tasks.processor.retry import (
     Judgement,
     agreed_attempts,
     delay_after_ms,
+    is_misuse,
     judge,
     timeout_error,
 )
@@ -305,6 +307,8 @@ class Processor:
         return Die(NO_HANDLER, unless_served=True)
 
     def _on_failure(self, job: JobFacts, error: BaseException, jitter: float) -> Decision:
+        if is_misuse(failures(error)):
+            return Die(INVALID_CALL)
         if job.attempt >= self.attempts_of(job):
             return Die(EXHAUSTED)
         judgement = self.judge(error, job.attempt)

@@ -19,12 +19,14 @@ no attempt number at which the computation overflows.
 
 Who is retried, asked in this order:
 
-1. An attempt that was the last one is not (`Processor` sees to that; `should_retry` is not asked).
-2. `give_up_on` says no, where it names the exception.
-3. `retry_on` says no, where it does not name the exception. Its default is `Exception`, so
+1. One that failed because its handler used trio_tasks wrongly is not (`is_misuse`), whatever the
+   policy says: every further attempt would do the same.
+2. An attempt that was the last one is not (`Processor` sees to that; `should_retry` is not asked).
+3. `give_up_on` says no, where it names the exception.
+4. `retry_on` says no, where it does not name the exception. Its default is `Exception`, so
    `SystemExit` and `KeyboardInterrupt` raised by a handler are not retried; `BaseException` would
    include them.
-4. `should_retry(error, attempt)` says no by a false value. An exception inside it counts as no.
+5. `should_retry(error, attempt)` says no by a false value. An exception inside it counts as no.
 
 A group of several failures is retried only if the rules above hold for all of it: `give_up_on`
 says no where it names the group or any failure in it, `retry_on` says yes where it names the group
@@ -39,10 +41,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from trio_tasks.errors import ConfigurationError
+from trio_tasks.errors import ConfigurationError, SerializationError
 from trio_tasks.options import RetryPolicy, duration_ms
 
-__all__ = ["Judgement", "agreed_attempts", "delay_after_ms", "judge", "timeout_error"]
+__all__ = ["Judgement", "agreed_attempts", "delay_after_ms", "is_misuse", "judge", "timeout_error"]
 
 
 class Judgement(NamedTuple):
@@ -82,6 +84,16 @@ def delay_after_ms(
     except OverflowError:
         delay = float(most_ms)
     return round(delay * (1 + policy.jitter * (2 * jitter - 1)))
+
+
+def is_misuse(causes: Sequence[BaseException]) -> bool:
+    """Whether one of these is an error by which trio_tasks refused what the handler's code did.
+
+    An emit or a log line that cannot be encoded (`SerializationError`); a wrong argument, `await
+    ctx.emit(...)`, a sync function that returns a coroutine (`ConfigurationError`). What depends on
+    the outside world has other classes.
+    """
+    return any(isinstance(cause, ConfigurationError | SerializationError) for cause in causes)
 
 
 def judge(
