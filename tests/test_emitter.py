@@ -154,6 +154,13 @@ def test_data_are_held_against_the_handlers_type_by_function_and_by_name() -> No
     assert job("unknown", {"to": 5}).record.data == b'{"to":5}'
 
 
+def test_a_member_that_the_handlers_type_does_not_have_is_refused_where_the_type_is_known() -> None:
+    for event, options in ((send_email, {}), ("send-email", {"queue": "emails"})):
+        with pytest.raises(SerializationError, match=r"data\.too: Mail has no such member.*'to'"):
+            emitter().plan(event, {"to": "a", "too": "b"}, cast(Any, options))
+    assert job("unknown-here", {"to": "a", "too": "b"}).record.data == b'{"to":"a","too":"b"}'
+
+
 def test_a_function_without_parameters_takes_no_data() -> None:
     assert job(tidy).record.data == b"null"
     with pytest.raises(SerializationError):

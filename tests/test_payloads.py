@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
 from fractions import Fraction
-from typing import Any, Generic, Literal, NamedTuple, Never, TypeVar
+from typing import Annotated, Any, Generic, Literal, NamedTuple, Never, TypeVar
 
 import msgspec
 import pydantic
@@ -536,8 +536,82 @@ def test_data_that_do_not_fit_are_refused_without_being_quoted() -> None:
     assert misfit(b'{"name":1,"born":1}', User).endswith("Pydantic says string_type, and 1 more")
 
 
+class Parcel(TypedDict, total=False):
+    to: str
+    mails: list[Mail]
+
+
+class Renamed(msgspec.Struct, rename="camel", tag="renamed", tag_field="kind"):
+    sent_to: str
+    inner: Mail | None = None
+
+
 def test_unknown_members_are_ignored_as_a_rolling_deploy_needs() -> None:
     assert codec_for(Mail).decode(b'{"to":"a","new":1}') == Mail("a")
+    assert codec_for(Parcel).decode(b'{"to":"a","new":1}') == {"to": "a"}
+    assert codec_for(Renamed).decode(b'{"kind":"renamed","sentTo":"a","new":1}') == Renamed("a")
+
+
+@pytest.mark.parametrize(
+    ("value", "tp", "message"),
+    [
+        (
+            {"to": "a", "tag": []},
+            Mail,
+            "data.tag: Mail has no such member; did you mean 'tags'? (allowed: to, tags, size)",
+        ),
+        ({"to": "a", "from": "b"}, Parcel, "data.from: the type of this place has no such member"),
+        ({"mails": [{"to": "a"}, {"to": "b", "x": 1}]}, Parcel, "data.mails[1].x: Mail has no"),
+        ({"a": {"to": "a", "x": 1}}, dict[str, Mail], "data.a.x: Mail has no such member"),
+        (({"to": "a", "x": 1},), tuple[Mail], "data[0].x: Mail has no such member"),
+        ({"kind": "renamed", "sent_to": "a", "sentTo": "a"}, Renamed, "data.sent_to: Renamed has"),
+        (
+            {"kind": "renamed", "sentTo": "a", "inner": {"to": "a", "x": 1}},
+            Renamed,
+            "data.inner.x: Mail has no such member",
+        ),
+        ({"to": "a", "a secret": 1}, Mail, "data[...]: Mail has no such member"),
+        ({"to": "a", "size": 1.5, "at": datetime(2026, 1, 1)}, Mail, "data.at: Mail has no such"),
+    ],
+)
+def test_an_emit_that_knows_the_type_refuses_a_dict_with_other_members(
+    value: object, tp: object, message: str
+) -> None:
+    codec = codec_for(tp)
+    with pytest.raises(SerializationError) as raised:
+        codec.encode(value, max_bytes=LIMIT, exact=True)
+    assert str(raised.value).startswith(message)
+    assert codec.decode(codec.encode(value, max_bytes=LIMIT)) is not None  # a result may have them
+
+
+@pytest.mark.parametrize(
+    ("value", "tp"),
+    [
+        ({"to": "a"}, Mail),
+        ({"to": "a", "mails": [{"to": "b", "tags": ["x"]}]}, Parcel),
+        ({"kind": "renamed", "sentTo": "a", "inner": {"to": "b"}}, Renamed),
+        ({"sentTo": "a"}, Renamed),
+        ({"1": "a", "2": "b"}, dict[int, str]),
+        ({"name": "a", "born": "2020-01-01", "whatever": 1}, User),  # up to the model's own extra=
+        (Mail("a"), Parcel),  # objects of other classes may have more
+        ({"a": 1, "b": {"c": [{"d": None}]}}, object),
+    ],
+)
+def test_a_dict_that_fits_is_accepted_by_an_emit_that_knows_the_type(
+    value: object, tp: object
+) -> None:
+    codec = codec_for(tp)
+    assert codec.encode(value, max_bytes=LIMIT, exact=True) == codec.encode(value, max_bytes=LIMIT)
+
+
+def test_a_datetime_without_a_zone_stays_so_unless_the_type_asks_for_one() -> None:
+    naive = datetime(2026, 1, 2, 3, 4)
+    codec = codec_for(datetime)
+    assert codec.decode(codec.encode(naive, max_bytes=LIMIT)) == naive
+    aware = Annotated[datetime, msgspec.Meta(tz=True)]
+    assert "data does not fit" in refusal(naive, aware)
+    assert refusal({"at": naive}, dict[str, aware]).startswith("data[...] does not fit")
+    assert codec_for(aware).encode(naive.replace(tzinfo=UTC), max_bytes=LIMIT)
 
 
 def test_sets_are_written_in_the_same_order_by_every_process() -> None:

@@ -301,7 +301,7 @@ class Emitter:
 
     def _job(self, event: Event, data: object, choices: Choices, parent_id: str | None) -> EmitPlan:
         target = self._target(event, choices.queue)
-        raw = target.data.encode(data, max_bytes=self._max_data_bytes)
+        raw = target.data.encode(data, max_bytes=self._max_data_bytes, exact=True)
         now_ms = wall_clock_ms()
         debounce, key = self._debounced(target, target.debounce, choices, raw)
         delay_ms, due_at_ms = choices.delay_ms, choices.due_at_ms
@@ -366,7 +366,7 @@ class Emitter:
         *,
         expires: bool,
     ) -> SchedulePlan:
-        raw = target.data.encode(data, max_bytes=self._max_data_bytes)
+        raw = target.data.encode(data, max_bytes=self._max_data_bytes, exact=True)
         # The processor's window is not for schedules: the data of their jobs are all the same.
         base = None if target.handler is None else target.handler.debounce
         debounce, key = self._debounced(target, base, choices, raw)

@@ -3,6 +3,7 @@
 ```
 codec.py       PayloadCodec: one type's values to bytes and back; digest
 json_form.py   what msgspec has to be told: Pydantic models, subclasses, types that cannot be read
+extras.py      members that an emit gives, and the handler's type does not have
 faults.py      why a value or a text is refused, and where, in words that hold no data
 ```
 

@@ -7,6 +7,7 @@ from hashlib import blake2b
 from typing import Final, cast
 
 from trio_tasks.errors import ConfigurationError, SerializationError
+from trio_tasks.payloads.extras import find_extra
 from trio_tasks.payloads.faults import (
     MAX_DEPTH,
     UNKNOWN,
@@ -57,13 +58,21 @@ class PayloadCodec:
     def __repr__(self) -> str:
         return f"<PayloadCodec {name_of(self.type)}>"
 
-    def encode(self, value: object, *, max_bytes: int, what: str = "data") -> bytes:
+    def encode(
+        self, value: object, *, max_bytes: int, what: str = "data", exact: bool = False
+    ) -> bytes:
         """Return `value` as JSON that `decode` reads back without loss.
 
         Accepted are JSON values, dataclasses, TypedDicts, msgspec Structs, Pydantic models,
         `datetime`, `date`, `time`, `timedelta`, `UUID`, `Decimal`, `Enum`, `bytes` (base64) and
         tuples, nested at will; sets and keys that are not text where a type says so. A value of
         another shape that fits the type, say a dict for a dataclass, is accepted too.
+
+        Where no type asks for more, a value is written in its JSON form and read back in that: a
+        tuple as a list, a dataclass as a dict, `bytes` and a `datetime` as text. A set is refused
+        there: a list would give it an order, another one in each process. A `datetime` without a
+        zone stays one without; the annotation `Annotated[datetime, msgspec.Meta(tz=True)]`
+        refuses it.
 
         The bytes of equal values may differ in the order of keys. Sets are written in order if
         their elements can be compared, so that they are the same in every process.
@@ -72,6 +81,8 @@ class PayloadCodec:
             value: what to send.
             max_bytes: the largest JSON text allowed, in bytes.
             what: how the message calls the value: "data", "result".
+            exact: refuse a dict with members that the type of its place does not have, and
+                `decode` would ignore; see `extras.py`.
 
         Raises:
             SerializationError: `value` holds something that is not JSON, is changed by JSON (`NaN`,
@@ -89,8 +100,11 @@ class PayloadCodec:
                 if equal(back, value) and (self._equal_is_same or b"null" not in raw):
                     return raw
                 if self.type is not object and equal(_PLAIN._decode(raw), value):
-                    return raw  # plain JSON that fits, as a dict does that becomes a dataclass
-                fault = find_fault(value, back)
+                    fault = None  # plain JSON that fits, as a dict does that becomes a dataclass
+                else:
+                    fault = find_fault(value, back)
+                if fault is None and exact:
+                    fault = find_extra(value, back)
                 if fault is None:
                     return raw
                 problem = f"{fault.path}: {fault.reason}"
@@ -104,8 +118,8 @@ class PayloadCodec:
         """Return what `raw` holds, as exactly `type`.
 
         Strict: `"7"` is not an `int`. Types that JSON has no form for are read from their text.
-        Members that an object's type does not have are ignored, as a rolling deploy needs, unless
-        the type forbids them.
+        Members that an object's type does not have are ignored, as a rolling deploy needs (the
+        worker may be older than the emitter), unless the type forbids them.
 
         Args:
             raw: a JSON text, from anywhere.

@@ -28,6 +28,7 @@ __all__ = [
     "explain",
     "find_fault",
     "is_too_deep",
+    "step_to",
     "too_deep",
 ]
 
@@ -116,7 +117,7 @@ def _fault(value: object, back: object, depth: int) -> Fault | None:
         for key in value:
             if reason := _key_reason(key, back):
                 return Fault("", reason)
-        members = _pairs(((_step(key), key, item) for key, item in value.items()), back)
+        members = _pairs(((step_to(key), key, item) for key, item in value.items()), back)
     elif _is_sequence(value):
         members = _pairs(((f"[{i}]", i, item) for i, item in enumerate(value)), back)
     elif _is_set(value):
@@ -249,7 +250,7 @@ def _fields(value: object) -> dict[str, object]:
     return {name: getattr(value, name, None) for name in names}
 
 
-def _step(key: object) -> str:
+def step_to(key: object) -> str:
     """Return the step of a path to a key, which is shown only if it looks like a name."""
     return f".{key}" if isinstance(key, str) and len(key) <= 64 and key.isidentifier() else "[...]"
 
@@ -314,6 +315,6 @@ def _explain_pydantic(error: _PydanticError) -> Fault:
     """Say the same of a Pydantic error: its first place, and its code, for its texts may quote."""
     first, *rest = error.errors(include_url=False, include_context=False, include_input=False)
     steps = cast("tuple[object, ...]", first["loc"])
-    path = "".join(f"[{step}]" if isinstance(step, int) else _step(step) for step in steps)
+    path = "".join(f"[{step}]" if isinstance(step, int) else step_to(step) for step in steps)
     more = f", and {len(rest)} more" if rest else ""
     return Fault(path, f"Pydantic says {first['type']}{more}")
