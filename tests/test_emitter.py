@@ -106,7 +106,7 @@ def test_a_name_that_is_known_on_other_queues_only_needs_its_queue() -> None:
 def test_what_is_no_event_is_refused() -> None:
     assert "event=tests.test_emitter.refusal is not registered here" in refusal(refusal)
     assert "queue='x': tests.test_emitter.tidy is registered elsewhere" in refusal(tidy, queue="x")
-    assert refusal(5) == "event: a int is neither a name nor a handler"
+    assert refusal(5) == "event: a value of type int is neither a name nor a handler"
     assert "event='a b': give 1 to 128 characters" in refusal("a b")
     assert "queue='a b': give 1 to 128 characters" in refusal("x", queue="a b")
 
@@ -414,7 +414,7 @@ def test_an_emit_cannot_send_a_function_as_key() -> None:
 
 
 def test_a_wrong_debounce_is_refused() -> None:
-    assert "debounce=0: give a window" in refusal("x", debounce=0)
+    assert "debounce=0: give seconds or a timedelta from 0.001 s" in refusal("x", debounce=0)
     assert "debounce=True" in refusal("x", debounce=True)
 
 
@@ -444,7 +444,7 @@ def test_an_error_in_a_batch_says_where_and_shows_no_data() -> None:
         emitter().plan_many([Emit("x"), bad])
     (note,) = raised.value.__notes__
     assert note == "element 1 of emit_many, <Emit 'x' with no options>; nothing was sent"
-    with pytest.raises(ConfigurationError, match="a str is no Emit"):
+    with pytest.raises(ConfigurationError, match="a value of type str is no Emit"):
         emitter().plan_many(cast(Any, ["x"]))
     with pytest.raises(ConfigurationError, match="a batch holds jobs, not schedules"):
         emitter().plan_many([Emit("x", repeat="@daily")])

@@ -75,7 +75,8 @@ def test_one_exception_class_stands_for_a_tuple_and_a_list_too() -> None:
 @pytest.mark.parametrize(
     ("fields", "text"),
     [
-        ({"window": 0}, "window=0: give at least 0.001 s"),
+        ({"window": 0}, "window=0: give seconds or a timedelta from 0.001 s to ten years"),
+        ({"window": -1}, "window=-1: give seconds or a timedelta from 0.001 s to ten years"),
         ({"window": "5"}, "window='5': give seconds or a timedelta"),
         ({"window": 1, "key": 5}, "key=5: give a string, a function of the job, or None"),
         ({"window": 1, "edge": "both"}, "edge='both': give 'leading' or 'trailing'"),

@@ -22,8 +22,8 @@ from trio_tasks.options import (
     check_instant,
     check_int,
     check_name,
-    closest,
     duration_ms,
+    refuse_unknown,
 )
 from trio_tasks.processor.debounce import asked_from
 from trio_tasks.processor.repeat import Repeat
@@ -82,11 +82,8 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
         for name, value in options.items():
             check = _CHECKS.get(name)
             if check is None:
-                raise ConfigurationError(
-                    f"{name}={_short(value)}: emit has no such option"
-                    f"{closest(name, list(EmitOptions.__annotations__))}"
-                )
-            if value is not None:
+                refuse_unknown("emit", {name: value}, list(EmitOptions.__annotations__))
+            elif value is not None:
                 field, checked = check(value)
                 found[field] = checked
         found["attempts"] = attempts_from(options.get("attempts"), options.get("retry_count"))

@@ -256,7 +256,7 @@ class Emitter:
             try:
                 if not isinstance(emit, Emit):  # pyright: ignore[reportUnnecessaryIsInstance]
                     raise ConfigurationError(
-                        f"emit_many: a {type(emit).__qualname__} is no Emit(...)"
+                        f"emit_many: a value of type {type(emit).__qualname__} is no Emit(...)"
                     )
                 choices = emit.choices
                 if choices.repeat is not None:
@@ -433,7 +433,7 @@ class Emitter:
             data = handler.data if handler.takes else _NO_DATA  # which nobody would read
         else:
             raise ConfigurationError(
-                f"event: a {type(event).__qualname__} is neither a name nor a handler"
+                f"event: a value of type {type(event).__qualname__} is neither a name nor a handler"
             )
         return _Target(
             event=name,

@@ -14,13 +14,8 @@ bug is not caught anywhere: it leaves through the nursery, like any exception of
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from contextlib import (
-    AbstractAsyncContextManager,
-    AsyncExitStack,
-    asynccontextmanager,
-    contextmanager,
-)
+from collections.abc import Generator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias
@@ -35,6 +30,7 @@ from trio_tasks.consumer.events import Events, QueueCounters
 from trio_tasks.context import Outlet
 from trio_tasks.emitter import Emitter
 from trio_tasks.handlers import Registry
+from trio_tasks.lifespans import Lifespan
 from trio_tasks.posting import Postbox
 from trio_tasks.processor.processor import Processor
 from trio_tasks.queues import StopReport
@@ -44,7 +40,7 @@ from trio_tasks.scheduler.scheduler import Scheduler
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup, TaskStatus
 
-__all__ = ["LOOK_AGAIN_S", "OPEN", "Engine", "Settings", "State", "constant", "not_entered"]
+__all__ = ["LOOK_AGAIN_S", "OPEN", "Engine", "Settings", "State", "not_entered"]
 
 log = logging.getLogger("trio_tasks.task_manager")
 
@@ -94,7 +90,7 @@ class Engine:
         emitter: Emitter,
         processor: Processor,
         outlet: Outlet,
-        lifespan: Callable[[], AbstractAsyncContextManager[object]],
+        lifespan: Lifespan,
         counters: dict[str, QueueCounters],
         events: Events,
     ) -> None:
@@ -390,9 +386,3 @@ def not_entered(what: str, state: State) -> RuntimeError:
 
 def _totals(counters: QueueCounters) -> tuple[int, int, int, int]:
     return (counters.completed, counters.interrupted, counters.released, counters.left_behind)
-
-
-@asynccontextmanager
-async def constant(app: object) -> AsyncGenerator[object]:
-    """The lifespan of a value that was given as `ctx=`."""
-    yield app

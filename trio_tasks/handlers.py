@@ -32,9 +32,9 @@ from trio_tasks.options import (
     attempts_from,
     check_int,
     check_name,
-    closest,
     duration_ms,
     group_from,
+    refuse_unknown,
 )
 from trio_tasks.payloads import PayloadCodec, codec_for
 from trio_tasks.processor.repeat import Repeat
@@ -371,12 +371,8 @@ class _Options:
     @classmethod
     def checked(cls, options: Mapping[str, object]) -> _Options:
         allowed = list(HandlerOptions.__annotations__)
-        for name in options:
-            if name not in allowed:
-                raise ConfigurationError(
-                    f"{name}={options[name]!r}: a handler has no such option"
-                    f"{closest(name, allowed)}"
-                )
+        unknown = {name: value for name, value in options.items() if name not in allowed}
+        refuse_unknown("a handler", unknown, allowed)
         given = {name: value for name, value in options.items() if value is not None}.get
         queue, retry, repeat, debounce = (
             given(n) for n in ("queue", "retry", "repeat", "debounce")

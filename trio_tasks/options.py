@@ -42,6 +42,7 @@ __all__ = [
     "check_number",
     "duration_ms",
     "group_from",
+    "refuse_unknown",
 ]
 
 Duration: TypeAlias = float | timedelta
@@ -144,7 +145,7 @@ class DebouncePolicy:
     """Jobs of one key that come close together run once.
 
     Attributes:
-        window: seconds, > 0.
+        window: seconds, ≥ 0.001.
         key: what counts as the same; default: the same queue, event and data. A string, or (on a
             handler or a processor) a function of the job's `.name`, `.queue` and `.data`.
         edge: "leading" (default): the first runs at once, others within the window of its start
@@ -157,8 +158,7 @@ class DebouncePolicy:
     edge: Edge = "leading"
 
     def __post_init__(self) -> None:
-        if duration_ms("window", self.window) < 1:
-            raise ConfigurationError(f"window={self.window!r}: give at least 0.001 s")
+        duration_ms("window", self.window, least=0.001)
         key = cast("object", self.key)
         if key is not None and not callable(key) and not isinstance(key, str):
             raise ConfigurationError(
@@ -171,8 +171,7 @@ class DebouncePolicy:
     def from_value(cls, name: str, value: object) -> DebouncePolicy:
         """A policy from a policy, a mapping, or a bare window in seconds."""
         if isinstance(value, (int, float, timedelta)) and not isinstance(value, bool):
-            if duration_ms(name, value) < 1:
-                raise ConfigurationError(f"{name}={value!r}: give a window of at least 0.001 s")
+            duration_ms(name, value, least=0.001)
             return cls(window=value)
         return group_from(cls, name, value)
 
@@ -393,6 +392,18 @@ def group_from(cls: type[G], name: str, value: object) -> G:
     return cls(**given)
 
 
+def refuse_unknown(what: str, given: Mapping[str, object], allowed: Sequence[str]) -> None:
+    """Refuse keyword arguments that `what` does not have.
+
+    Raises:
+        ConfigurationError: there is one; it names the closest that is allowed.
+    """
+    for name, value in given.items():
+        raise ConfigurationError(
+            f"{name}={_short(value)}: {what} has no such option{closest(name, allowed)}"
+        )
+
+
 def closest(word: object, allowed: Sequence[str]) -> str:
     """The end of a message: the allowed word that is nearest, and the list of all."""
     text = str(word)
@@ -418,7 +429,7 @@ def _exceptions(name: str, value: object) -> tuple[type[BaseException], ...]:
 
 
 def _range(least: float, most: float | None) -> str:
-    return f"≥ {least:g}" if most is None else f"from {least:g} to {most:g}"
+    return f"≥ {least:g}" if most is None else f"from {least:g} to {most:.15g}"
 
 
 def _short(value: object) -> str:

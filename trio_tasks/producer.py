@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import ExitStack
 from math import inf
 from types import TracebackType
-from typing import Any, Final, Protocol, Self, assert_never, overload
+from typing import Any, Final, Never, Protocol, Self, assert_never, overload
 
 from typing_extensions import TypeVar, Unpack
 
@@ -30,7 +30,15 @@ from trio_tasks.environment import monotonic
 from trio_tasks.errors import BrokerUnavailableError
 from trio_tasks.handlers import Handlers, Registry
 from trio_tasks.job import JobInfo, JobState
-from trio_tasks.options import Duration, EmitOptions, check_id, check_int, duration_ms
+from trio_tasks.options import (
+    Duration,
+    EmitOptions,
+    check_id,
+    check_int,
+    check_name,
+    duration_ms,
+    refuse_unknown,
+)
 from trio_tasks.payloads import PayloadCodec
 from trio_tasks.plans import Declaration, EmitPlan, SchedulePlan, occurrence_id
 from trio_tasks.redis_streams.blocking_broker import BlockingBroker
@@ -95,7 +103,12 @@ class Producer:
     """
 
     def __init__(
-        self, db: Database = None, *, namespace: str = "tt", max_data_bytes: int = 524_288
+        self,
+        db: Database = None,
+        *,
+        namespace: str = "tt",
+        max_data_bytes: int = 524_288,
+        **unknown: Never,
     ) -> None:
         """Make a producer. Nothing is opened before it is entered.
 
@@ -106,13 +119,15 @@ class Producer:
                 docs/deploying.md.
             namespace: first part of all keys, as the workers have it.
             max_data_bytes: the largest data, as JSON.
+            **unknown: refused, with the name that was probably meant.
 
         Raises:
             ConfigurationError: an argument is wrong; there is no address; or it is that of a
                 server whose jobs would end with this program (`memory://`, `embedded://`).
         """
+        refuse_unknown("Producer", unknown, ("db", "namespace", "max_data_bytes"))
         self._new_broker = blocking_broker_for(db, namespace=namespace)
-        self._namespace = namespace
+        self._namespace = check_name("namespace", namespace)
         self._handlers = Handlers[Any]()
         self._registry = Registry(self._handlers)
         self._emitter = Emitter(

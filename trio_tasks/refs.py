@@ -152,7 +152,7 @@ class BaseRef(Generic[R_co]):
 
     def _late(self, seconds: float) -> TimeoutError:
         return TimeoutError(
-            f"job {self.id!r} in queue {self.queue!r} has not ended within {seconds:g} s"
+            f"job {self.id!r} in queue {self.queue!r} has not ended within {seconds:.15g} s"
         )
 
 

@@ -10,7 +10,18 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypedDict, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Final,
+    Generic,
+    Never,
+    Self,
+    TypedDict,
+    cast,
+    overload,
+)
 
 import anyio
 from typing_extensions import TypeVar, Unpack
@@ -22,10 +33,11 @@ from trio_tasks.connect import Database, broker_for
 from trio_tasks.consumer.events import Events, QueueCounters
 from trio_tasks.context import AsyncEmitFunction, Context
 from trio_tasks.emitter import Emit, Emitter
-from trio_tasks.engine import LOOK_AGAIN_S, OPEN, Engine, Settings, State, constant, not_entered
+from trio_tasks.engine import LOOK_AGAIN_S, OPEN, Engine, Settings, State, not_entered
 from trio_tasks.errors import BrokerUnavailableError, ConfigurationError
 from trio_tasks.handlers import Handlers, Registry
 from trio_tasks.job import JobEvent
+from trio_tasks.lifespans import checked_lifespan, constant
 from trio_tasks.options import (
     Duration,
     EmitOptions,
@@ -33,8 +45,10 @@ from trio_tasks.options import (
     check_id,
     check_int,
     check_name,
+    closest,
     duration_ms,
     group_from,
+    refuse_unknown,
 )
 from trio_tasks.outlet import ManagerAccess, ManagerOutlet
 from trio_tasks.processor.processor import Processor
@@ -64,6 +78,9 @@ class ManagerOptions(TypedDict, total=False):
     retention: Duration
     unknown_event_grace: Duration
     max_data_bytes: int
+
+
+_OPTIONS: Final = ("db", "ctx", "lifespan", *ManagerOptions.__annotations__)
 
 
 class TaskManager(Handlers[A], Generic[A]):
@@ -106,6 +123,7 @@ class TaskManager(Handlers[A], Generic[A]):
         retention: Duration = 300.0,
         unknown_event_grace: Duration = 60.0,
         max_data_bytes: int = 524_288,
+        **unknown: Never,
     ) -> None:
         """Make a manager. Nothing is opened before it is entered.
 
@@ -130,24 +148,20 @@ class TaskManager(Handlers[A], Generic[A]):
             retention: seconds that an ended job, and its result, can be looked at. 0: not at all.
             unknown_event_grace: seconds that a job is parked whose event no worker knows.
             max_data_bytes: the largest data or result, as JSON.
+            **unknown: refused, with the name that was probably meant.
 
         Raises:
             ConfigurationError: an argument is wrong.
         """
         super().__init__()
+        refuse_unknown("TaskManager", unknown, _OPTIONS)
         if ctx is not None and lifespan is not None:
             raise ConfigurationError("ctx= and lifespan= are both given: give one of them")
-        if lifespan is not None and not callable(lifespan):
-            raise ConfigurationError(
-                f"lifespan={lifespan!r}: give a function that returns an async context manager"
-            )
         options = group_from(
             ProcessorOptions, "processor", ProcessorOptions() if processor is None else processor
         )
         self._ctx = ctx
-        self._lifespan: Callable[[], AbstractAsyncContextManager[object]] = (
-            (lambda: constant(ctx)) if lifespan is None else lifespan
-        )
+        self._lifespan = constant(ctx) if lifespan is None else checked_lifespan(lifespan)
         self._settings = Settings(
             concurrency=check_int("concurrency", concurrency, least=1),
             consumer_id=(
@@ -423,7 +437,7 @@ class TaskManager(Handlers[A], Generic[A]):
             if queue not in known:
                 raise ConfigurationError(
                     f"queues={chosen!r}: no handler is registered for {queue!r}"
-                    f" (there are handlers for: {', '.join(known)})"
+                    f"{closest(queue, known)}"
                 )
         if not chosen:
             raise ConfigurationError("queues=[]: name at least one queue")

@@ -80,6 +80,15 @@ async def test_using_a_manager_that_is_not_open_is_an_error_at_once(
             await use()
     with pytest.raises(RuntimeError, match="async with"):
         manager.get_context().emit(handler, 0.0)
+    ref = manager.ref(handler, "some-id")
+    with pytest.raises(
+        RuntimeError, match=r"this call needs a TaskManager .* and this one is not:"
+    ):
+        await ref.info()
+    async with manager:
+        pass
+    with pytest.raises(RuntimeError, match=r"emit\(\) needs a TaskManager .* this one was left:"):
+        await manager.emit(handler, 0)
 
 
 async def test_a_manager_can_be_entered_again_and_keeps_its_handlers(
@@ -135,6 +144,18 @@ async def test_start_refuses_queues_without_a_handler(
     async with manager:
         with pytest.raises(ConfigurationError, match="queues="):
             await manager.start(queues=queues)
+
+
+async def test_a_misspelt_queue_is_met_with_the_name_that_was_meant(
+    manager: TaskManager[Any],
+) -> None:
+    manager.handler("job", queue="mails")(_nothing)
+    async with manager:
+        with pytest.raises(ConfigurationError, match=r"'mials'; did you mean 'mails'\?"):
+            await manager.start(queues=["mials"])
+
+
+async def _nothing() -> None: ...
 
 
 async def test_registering_after_start_is_an_error(manager: TaskManager[Any]) -> None:

@@ -151,7 +151,7 @@ def test_a_key_function_that_returns_no_string_is_named() -> None:
         return 7  # pyright: ignore[reportReturnType]
 
     processor = Processor(debounce=DebouncePolicy(1, key=key))
-    with pytest.raises(ConfigurationError, match=r"'resize' returned a int"):
+    with pytest.raises(ConfigurationError, match=r"'resize' returned a value of type int"):
         processor.debounce_at_start(None, None, job=JOB, data=DATA)
 
 

@@ -35,7 +35,7 @@ async def for_others(job: Job[int], ctx: Context[OtherContext]) -> None: ...
 
 
 def making() -> None:
-    TaskManager(concurency=4)  # pyright: ignore[reportCallIssue]
+    TaskManager(concurency=4)  # pyright: ignore[reportArgumentType]
     TaskManager(concurrency="4")  # pyright: ignore[reportArgumentType]
     TaskManager.init("memory://", lifespan=AppContext)  # pyright: ignore[reportArgumentType]
     TaskManager("memory://", 4)  # pyright: ignore[reportCallIssue]

@@ -60,7 +60,7 @@ async def results(producer: Producer, general: BlockingJobRef[object]) -> None:
 def producers() -> None:
     Producer("redis://localhost", "tt")  # pyright: ignore[reportCallIssue]
     Producer(db=5)  # pyright: ignore[reportArgumentType]
-    Producer("redis://localhost", concurrency=4)  # pyright: ignore[reportCallIssue]
+    Producer("redis://localhost", concurrency=4)  # pyright: ignore[reportArgumentType]
 
 
 async def doubles() -> None:

@@ -40,6 +40,7 @@ from trio_tasks.processor.inputs import (
     Succeeded,
     TimedOut,
 )
+from trio_tasks.processor.retry import timeout_error
 from trio_tasks.processor.signals import classify
 
 if TYPE_CHECKING:
@@ -270,7 +271,7 @@ class Attempts:
                 reason: Input = CancelRequested(held.cause_text)
             case CancelReason.TIMEOUT:
                 timeout_ms = _timeout_ms(held.delivery.record, handling) or 0
-                error = TimeoutError(f"the attempt ran longer than {timeout_ms / 1000:g} s")
+                error = timeout_error(timeout_ms)
                 self._decide(held, handling, facts, TimedOut(timeout_ms), error)
                 return
             case CancelReason.SHUTDOWN:

@@ -215,7 +215,7 @@ def _key_of(key: DebounceKey | None, job: JobLike) -> str | None:
     found = cast("object", key(job))  # a user's function: its type is a promise
     if not isinstance(found, str):
         raise ConfigurationError(
-            f"the debounce key function of {job.name!r} returned a {type(found).__name__}:"
-            " return a string"
+            f"the debounce key function of {job.name!r} returned a value of type"
+            f" {type(found).__name__}: return a string"
         )
     return found

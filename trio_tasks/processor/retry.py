@@ -127,7 +127,7 @@ _NO = Judgement(retry=False)
 
 def timeout_error(timeout_ms: int) -> TimeoutError:
     """The failure of an attempt that ran longer than its timeout."""
-    return TimeoutError(f"the attempt ran longer than its timeout of {timeout_ms / 1000:g} s")
+    return TimeoutError(f"the attempt ran longer than its timeout of {timeout_ms / 1000:.15g} s")
 
 
 def agreed_attempts(attempts: int | None, retry: RetryPolicy | None) -> int | None:

@@ -55,7 +55,7 @@ class RetryLater(Exception):  # noqa: N818 - a request, not an error
     def __str__(self) -> str:
         if self.delay_ms is None:
             return "again after the retry policy's delay"
-        return f"again after {self.delay_ms / 1000:g} s"
+        return f"again after {self.delay_ms / 1000:.15g} s"
 
 
 class DeadLetter(Exception):  # noqa: N818 - a request, not an error
@@ -119,5 +119,7 @@ _SIGNALS = (RetryLater, DeadLetter, Discard)
 
 def _checked_reason(reason: object) -> str:
     if not isinstance(reason, str):
-        raise ConfigurationError(f"reason: give a text, not a {type(reason).__name__}")
+        raise ConfigurationError(
+            f"reason: give a text, not a value of type {type(reason).__name__}"
+        )
     return clipped(reason, REASON_BYTES)

@@ -15,6 +15,7 @@ import anyio
 from trio_tasks import environment
 from trio_tasks.broker import Broker, ScheduleRecord, TickAnswer
 from trio_tasks.errors import BrokerError, ConfigurationError
+from trio_tasks.job import instant
 from trio_tasks.plans import SchedulePlan, declare, occurrence
 from trio_tasks.processor.repeat import Repeat
 
@@ -124,7 +125,13 @@ class Cron:
         at_ms = schedule.next_at_ms
         missed = repeat.missed(at_ms, now_ms)
         if missed:
-            log.warning("schedule %r: the occurrence of %d was missed", schedule.name, at_ms)
+            log.warning(
+                "schedule %r in queue %r: no job for the occurrence of %s, missed by %.0f s",
+                schedule.name,
+                schedule.queue,
+                instant(at_ms).isoformat(),
+                (now_ms - at_ms) / 1000,
+            )
         answer = await self._broker.tick(
             schedule,
             next_at_ms=repeat.next_at_ms(max(now_ms, at_ms)),
