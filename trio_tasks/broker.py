@@ -245,7 +245,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         attempt: the number of the run that ended.
-        ran: its handler had begun; an end without that uses no attempt.
+        ran: its handler had begun; an end without that uses no attempt. (A retry does, always.)
         attempts: total runs as this worker saw them (shown by `info()`).
         retention_ms: how long the ended job and its result are kept.
         result: JSON bytes of the handler's value (complete).
@@ -253,8 +253,6 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         children: jobs that come into being with a completion, and only then.
         logged: the handler kept log lines (their lifetime must be set).
         generation: that of the delivery (names the dead-letter stream's entry).
-        reopen: digest of a leading debounce key that this job holds, if it does: released
-            when the job ends dead or cancelled.
         dead_letter_stream: also append a dead job to this stream.
     """
 
@@ -270,7 +268,6 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     children: Sequence[NewJob] = ()
     logged: bool = False
     generation: int = 0
-    reopen: str | None = None
     dead_letter_stream: str | None = None
 
 
@@ -305,7 +302,8 @@ class StepReply(msgspec.Struct, frozen=True):
 class DebounceAsk(msgspec.Struct, frozen=True):
     """Ask for a debounce key on behalf of a start.
 
-    Leading: take the key for `window_ms` unless another job holds it. Trailing: is this still the
+    Leading: take the key for `window_ms` unless another job holds it; it is given back when the
+    job that got it ends dead or cancelled. Trailing: is this still the
     last job that was emitted under the key? A requeued job ignores keys (the caller does not ask).
     """
 

@@ -96,7 +96,6 @@ class End:
     ran: bool = True
     kept: bool = True
     error: bool = False
-    reopen: bool = False
     publish: bool = False
 
 
@@ -257,7 +256,6 @@ ends = st.builds(
     ran=st.booleans(),
     kept=st.booleans(),
     error=st.booleans(),
-    reopen=st.booleans(),
     publish=st.booleans(),
 )  # fmt: skip
 emits = st.builds(Emit, st.lists(specs, min_size=1, max_size=3).map(tuple))
@@ -451,7 +449,6 @@ class _Both:
             children=children,
             logged=end.error,
             generation=delivery.generation,
-            reopen="k" if end.reopen else None,
             dead_letter_stream=f"{self._sides[1].backdoor.stream('dead')}" if end.publish else None,
         )
 

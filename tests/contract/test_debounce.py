@@ -77,7 +77,7 @@ async def test_a_new_life_of_the_holder_is_somebody_else(world: World) -> None:
     await worker.end(first)
     second = await started(world, worker, "nightly")
     assert await worker.ask(second, "k", edge="leading") not in (None, "nightly")
-    await worker.end(second, Die("x"), reopen="k")
+    await worker.end(second, Die("x"))
 
     third = await started(world, worker)
 
@@ -102,7 +102,7 @@ async def test_a_leading_window_reopens_when_its_holder_fails_for_good(
     first, second = await started(world, worker), await started(world, worker)
     await worker.ask(first, "k", edge="leading")
 
-    await worker.end(first, verdict, reopen="k")
+    await worker.end(first, verdict)
 
     assert await worker.ask(second, "k", edge="leading") == second.token.job_id
 
@@ -115,7 +115,7 @@ async def test_a_leading_window_reopens_when_a_cancel_request_ends_its_holder(
     await worker.ask(first, "k", edge="leading")
     await world.cancel(first.token.job_id)
 
-    await worker.end(first, Retry(delay_ms=LONG_MS), reopen="k")
+    await worker.end(first, Retry(delay_ms=LONG_MS))
 
     assert await worker.ask(second, "k", edge="leading") == second.token.job_id
 
@@ -127,11 +127,44 @@ async def test_a_leading_window_reopens_when_its_holder_is_cancelled_while_it_wa
     worker = await world.worker()
     first, second = await started(world, worker), await started(world, worker)
     await worker.ask(first, "k", edge="leading")
-    await worker.end(first, verdict, reopen="k")
+    await worker.end(first, verdict)
 
     await world.cancel(first.token.job_id)
 
     assert await worker.ask(second, "k", edge="leading") == second.token.job_id
+
+
+async def test_a_leading_window_reopens_when_its_holder_is_found_exhausted_by_another_worker(
+    world: World,
+) -> None:
+    lost = await world.worker("lost")
+    first = await started(world, lost)
+    await lost.ask(first, "k", edge="leading")
+    await world.kill(lost)
+    worker = await world.worker()
+
+    # The heir is told nothing of the key: its data are not touched.
+    await worker.end(await worker.take_one(), Die("exhausted"), ran=False)
+
+    second = await started(world, worker)
+    assert await worker.ask(second, "k", edge="leading") == second.token.job_id
+
+
+async def test_a_requeued_holder_reopens_nothing_that_another_has_got_meanwhile(
+    world: World,
+) -> None:
+    worker = await world.worker()
+    first = await started(world, worker)
+    await worker.ask(first, "k", edge="leading")
+    await worker.end(first, Die("x"))
+    second = await started(world, worker)
+    await worker.ask(second, "k", edge="leading")
+    await world.broker.requeue("default", first.token.job_id)
+
+    await worker.end(await worker.take_one(), Die("x"))
+
+    third = await started(world, worker)
+    assert await worker.ask(third, "k", edge="leading") == second.token.job_id
 
 
 @pytest.mark.parametrize("verdict", [Complete(), Retry(delay_ms=LONG_MS)])
@@ -142,7 +175,7 @@ async def test_a_leading_window_stays_closed_while_its_holder_succeeds_or_waits(
     first, second = await started(world, worker), await started(world, worker)
     await worker.ask(first, "k", edge="leading")
 
-    await worker.end(first, verdict, reopen="k")
+    await worker.end(first, verdict)
 
     assert await worker.ask(second, "k", edge="leading") == first.token.job_id
 
@@ -152,7 +185,7 @@ async def test_nobody_but_the_holder_reopens_a_leading_window(world: World) -> N
     first, second, third = [await started(world, worker) for _ in range(3)]
     await worker.ask(first, "k", edge="leading")
 
-    await worker.end(second, Die("x"), reopen="k")
+    await worker.end(second, Die("x"))
 
     assert await worker.ask(third, "k", edge="leading") == first.token.job_id
 

@@ -259,6 +259,16 @@ async def test_outcomes_count_up_to_what_was_emitted(world: World) -> None:
     assert counts.emitted == there + ended == 8
 
 
+async def test_a_retry_uses_its_attempt_though_no_handler_began(world: World) -> None:
+    job_id = await world.emit()
+    worker = await world.worker()
+
+    await worker.end(await worker.take_one(), Retry(delay_ms=0), ran=False)
+
+    assert (await world.read(job_id)).attempt == 1
+    assert (await worker.take_one()).attempt == 2
+
+
 @pytest.mark.parametrize("verdict", [Die("exhausted"), Skip("debounced"), Cancel("user")])
 async def test_an_end_before_the_handler_began_uses_no_attempt(
     world: World, verdict: Verdict

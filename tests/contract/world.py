@@ -124,7 +124,6 @@ class OutcomeFields(TypedDict, total=False):
     error: bytes | None
     children: Sequence[NewJob]
     logged: bool
-    reopen: str | None
     dead_letter_stream: str | None
 
 

@@ -435,7 +435,6 @@ class Clerk:
         error: bytes | None = None,
         children: Sequence[NewJob] = (),
         logged: bool = False,
-        reopen: str | None = None,
         dead_letter_stream: str | None = None,
     ) -> Outcome:
         """What a start has come to; by default a completion."""
@@ -451,7 +450,6 @@ class Clerk:
             children=children,
             logged=logged,
             generation=delivery.generation,
-            reopen=reopen,
             dead_letter_stream=dead_letter_stream,
         )
 
@@ -465,7 +463,6 @@ class Clerk:
         *,
         retention_ms: int = RETENTION_MS,
         error: bytes | None = None,
-        reopen: str | None = None,
         logged: bool = False,
     ) -> Applied:
         """Commit one outcome."""
@@ -475,7 +472,6 @@ class Clerk:
                 verdict,
                 retention_ms=retention_ms,
                 error=error,
-                reopen=reopen,
                 logged=logged,
             )
         )

@@ -8,6 +8,7 @@ from tests.lua.desk import RETENTION_MS, TOMBSTONE_MS, Desk
 from trio_tasks.broker import Debounce
 from trio_tasks.job import JobState
 from trio_tasks.processor.decisions import Cancel, Complete, Die, Release, Retry, Skip, Verdict
+from trio_tasks.redis_streams import calls
 
 KEY = "key"
 TRAILING = Debounce("trailing", 60_000, KEY)
@@ -42,7 +43,7 @@ def test_a_leading_key_names_one_life_of_its_job(desk: Desk) -> None:
     again = clerk.take_one()
 
     assert clerk.debounce(again) == f"nightly@{first.number}", "an earlier life is another job"
-    clerk.end(again, Die("x"), reopen=KEY)
+    clerk.end(again, Die("x"))
     assert holder(desk)[:2] == ["nightly", first.number]
 
 
@@ -74,9 +75,50 @@ def test_the_window_reopens_when_its_holder_ends_dead_or_cancelled(
     delivery = clerk.start()
     clerk.debounce(delivery)
 
-    clerk.end(delivery, verdict, reopen=KEY)
+    clerk.end(delivery, verdict)
 
     assert (holder(desk) == []) is reopened
+
+
+def test_only_the_record_of_a_holder_names_its_key(desk: Desk) -> None:
+    clerk = desk.clerk()
+    first, second = clerk.start(), clerk.start()
+
+    clerk.debounce(first)
+    clerk.debounce(second)
+
+    assert desk.record(first.token.job_id)["dg"] == KEY
+    assert "dg" not in desk.record(second.token.job_id)
+
+
+@pytest.mark.parametrize("begins_anew", ["requeue", "a new life"])
+def test_a_record_that_begins_anew_names_no_key(desk: Desk, begins_anew: str) -> None:
+    clerk = desk.clerk()
+    desk.emit("nightly")
+    delivery = clerk.take_one()
+    clerk.debounce(delivery)
+    clerk.end(delivery, Die("x"))
+
+    if begins_anew == "requeue":
+        desk.ask(calls.requeue(desk.keys, "nightly", generation=0))
+    else:
+        desk.emit("nightly")
+
+    record = desk.record("nightly")
+    assert (record["s"], record["gen"]) == ("q", "1")
+    assert "dg" not in record
+
+
+def test_a_start_whose_record_is_gone_gets_no_key_and_leaves_no_ghost(desk: Desk) -> None:
+    clerk = desk.clerk()
+    delivery = clerk.start()
+    desk.do("DEL", desk.keys.job(delivery.token.job_id))
+    desk.sound = False
+
+    assert clerk.debounce(delivery) is None
+
+    assert holder(desk) == []
+    assert desk.is_gone(delivery.token.job_id)
 
 
 def test_only_the_holder_reopens_a_window(desk: Desk) -> None:
@@ -84,7 +126,7 @@ def test_only_the_holder_reopens_a_window(desk: Desk) -> None:
     first, second = clerk.start(), clerk.start()
     clerk.debounce(first)
 
-    clerk.end(second, Die("x"), reopen=KEY)
+    clerk.end(second, Die("x"))
 
     assert holder(desk)[0] == first.token.job_id
 
@@ -96,7 +138,7 @@ def test_the_window_reopens_when_a_holder_that_waits_is_cancelled(
     clerk = desk.clerk()
     delivery = clerk.start()
     clerk.debounce(delivery)
-    clerk.end(delivery, verdict, reopen=KEY)
+    clerk.end(delivery, verdict)
 
     assert desk.cancel(delivery.token.job_id).value == "cancelled"
 

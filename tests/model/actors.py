@@ -201,7 +201,6 @@ class Held(NamedTuple):
     phase: str
     outcome: Outcome | None = None
     children: tuple[New, ...] = ()
-    reopen: str = ""
 
     @property
     def token(self) -> Token:

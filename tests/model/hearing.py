@@ -110,8 +110,7 @@ class Hearing:
             kind.edge == "trailing" and self._service.keeps(Rule.TRAILING_CHECKED)
         )
         if asks and not delivery.rq:
-            reopen = kind.digest if kind.edge == "leading" else ""
-            return state.hold(index, Held(delivery, "asks", reopen=reopen))
+            return state.hold(index, Held(delivery, "asks"))
         return self._begins(state, index, delivery)
 
     def _may_run(
@@ -127,17 +126,17 @@ class Hearing:
         if holder is None and kind.edge == "leading" and self._service.keeps(Rule.LEADING_PRESENT):
             return self._returned(state, index, delivery, LeaseLost(began=False))
         decision = policy.decide(delivery, kind.attempts, DebounceAnswered(holder), 0)
-        outcome = policy.outcome(delivery, decision, reopen=held.reopen)
+        outcome = policy.outcome(delivery, decision)
         if outcome is not None:
             return state.hold(index, held._replace(phase="ended", outcome=outcome))
-        return self._begins(state, index, delivery, held.reopen)
+        return self._begins(state, index, delivery)
 
-    def _begins(self, state: World, index: int, delivery: Delivery, reopen: str = "") -> World:
+    def _begins(self, state: World, index: int, delivery: Delivery) -> World:
         kind = self._service.kind(delivery.b)
         state = self._service.chronicle.begun(state, delivery, kind, self._service.thaw(state))
         runs = next(h.runs for job, h in state.history if job == delivery.token.job)
         children = tuple(self._minted(child, runs) for child in kind.children)
-        return state.hold(index, Held(delivery, "runs", children=children, reopen=reopen))
+        return state.hold(index, Held(delivery, "runs", children=children))
 
     def _minted(self, child: New, run: int) -> New:
         """A child as this run of its parent emits it: with an id or number of its own."""
@@ -193,7 +192,6 @@ class Hearing:
             held.delivery,
             decision,
             ran=held.phase == "runs",
-            reopen=held.reopen,
             children=held.children,
         )
         assert outcome is not None, "only a hand-out is answered with Run"

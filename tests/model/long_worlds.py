@@ -29,10 +29,6 @@ from tests.model.worlds import PLAIN_ENDS
 
 __all__ = ["LONG", "LONG_LIFECYCLES"]
 
-UNCLOSED: Final = frozenset({Invariant.OPEN_AGAIN})
-"""A job that held a leading key and whose worker fell silent may be found to have no attempt left.
-Its key is then not opened again, as nobody knows that it held it; it ends with its window."""
-
 LONG: Final = (
     world({}, Setting(name="two kills", jobs=("a",), kinds={"a": FRAIL}, faults={"kill": 2})),
     world({}, Setting(name="two jobs, a break", jobs=("a", "b"), faults={"break": 1})),
@@ -163,7 +159,6 @@ LONG: Final = (
             jobs=("x", "y"),
             kinds={"x": Kind(attempts=1, ends=("ok", "fail"), edge="leading"), "y": FIRST_WINS},
             faults={"break": 1},
-            excused=UNCLOSED,
         ),
     ),
     world(

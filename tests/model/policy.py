@@ -57,11 +57,10 @@ def outcome(
     decision: Decision,
     *,
     ran: bool = False,
-    reopen: str = "",
     children: tuple[New, ...] = (),
 ) -> Outcome | None:
     """The decision as it is committed; `None`: the handler may run. `ran`: it had begun."""
-    plain = Outcome(delivery.token, "c", delivery.attempt, ran=ran, reopen=reopen)
+    plain = Outcome(delivery.token, "c", delivery.attempt, ran=ran)
     match decision:
         case Run():
             return None

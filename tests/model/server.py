@@ -304,16 +304,13 @@ def commit(server: Server, outcome: Outcome) -> str:
     if state == "d":
         us = since if kind == "k" and record.us is None else record.us
         record = record._replace(due=server.now + delay, us=us, why=why or "retry")
-    if state in "qd":
-        record = record._replace(dg=outcome.reopen or record.dg, lt=token)
-    else:
-        record = record._replace(why=why, f=token)
+    record = record._replace(lt=token) if state in "qd" else record._replace(why=why, f=token)
     if state != "q":
         record = record._replace(e=0)
         ack(server, job, entry.id)
     server.jobs[job] = record
-    if state in "zx" and outcome.reopen:
-        reopen(server, job, outcome.reopen)
+    if state in "zx" and record.dg:
+        reopen(server, job, record.dg)
     if asked:
         server.cancels.discard(job)
     for child in outcome.children:
@@ -469,9 +466,11 @@ def debounce(server: Server, token: Token, edge: str, digest: str, window: int) 
     if edge == "trailing":
         return None if key is None else key.job
     if key is None:
-        server.keys[digest] = Key(token.job, maker(record), server.now + window)
-        return token.job
-    if key.job == token.job and key.maker != maker(record) and server.keeps(Rule.LEADING_LIFE):
+        key = server.keys[digest] = Key(token.job, maker(record), server.now + window)
+    is_mine = key.job == token.job and key.maker == maker(record)
+    if is_mine and server.keeps(Rule.LEADING_RECORDED):
+        server.jobs[token.job] = record._replace(dg=digest)
+    if key.job == token.job and not is_mine and server.keeps(Rule.LEADING_LIFE):
         return f"{key.job}@{key.maker}"
     return key.job
 

@@ -147,7 +147,6 @@ class Outcome(NamedTuple):
     since: int = 0
     by: str = ""
     unless_served: bool = False
-    reopen: str = ""
     children: tuple[New, ...] = ()
 
 

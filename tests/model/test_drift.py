@@ -487,12 +487,9 @@ class Both:
         expected = ""
         outcomes: list[Outcome] = []
         for place, (kind, ran) in chosen.items():
-            ran |= kind in "cit"  # noqa: PLW2901 - those have begun
+            ran |= kind in "ci"  # noqa: PLW2901 - those have begun
             mine, other = self.starts[place], self.peer.starts[place]
-            reopen = "leading" if kind in "zx" else None
-            outcome = model.Outcome(
-                mine.token, kind, mine.attempt, ran, delay=HOUR_MS, reopen=reopen or ""
-            )
+            outcome = model.Outcome(mine.token, kind, mine.attempt, ran, delay=HOUR_MS)
             expected += model.commit(self.server, outcome)
             outcomes.append(
                 Outcome(
@@ -503,7 +500,6 @@ class Both:
                     ran=ran,
                     retention_ms=RETENTION_MS,
                     generation=other.generation,
-                    reopen=reopen,
                 )
             )
         applied, taken = await self.peer.step(inc, ordinal, outcomes, step.want)

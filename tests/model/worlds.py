@@ -155,6 +155,15 @@ SHORT: Final = (
         ),
     ),
     world(
+        {Rule.LEADING_RECORDED: "13"},
+        Setting(
+            name="the holder of a leading key is killed in its last attempt",
+            jobs=("x",),
+            kinds={"x": Kind(attempts=1, edge="leading")},
+            faults={"kill": 1},
+        ),
+    ),
+    world(
         {Rule.REPARK: "28"},
         Setting(
             name="one worker knows the event and one does not",

@@ -147,9 +147,6 @@ class Attempts:
         """Ask for the debounce key; `False`: the job has ended."""
         assert self.slots is not None
         self.slots.suspended()
-        if ask.edge == "leading":
-            # Before the answer, which a cancel may cost us. Only a holder's key is released.
-            held.reopen = ask.digest
         holder = await held.feed.debounces.ask(ask)
         decision = handling.processor.decide(
             facts, DebounceAnswered(holder), now_ms=held.now_ms, jitter=0.5
@@ -356,7 +353,6 @@ class Attempts:
                 children=tuple(held.children) if isinstance(verdict, Complete) else (),
                 logged=held.logged,
                 generation=delivery.generation,
-                reopen=held.reopen,
                 dead_letter_stream=self._dead_letter_stream,
             ),
         )

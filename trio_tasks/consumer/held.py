@@ -30,7 +30,6 @@ class Held:
         children: what `ctx.emit` collected.
         lines: log lines that have not been sent.
         logged: whether the handler logged at all.
-        reopen: digest of the leading debounce key that this job holds.
         job: what the handler was given.
     """
 
@@ -46,7 +45,6 @@ class Held:
         "lines",
         "logged",
         "now_ms",
-        "reopen",
         "slot",
     )
 
@@ -62,7 +60,6 @@ class Held:
         self.children: list[NewJob] = []
         self.lines: list[bytes] = []
         self.logged = False
-        self.reopen: str | None = None
         self.job: Job[object] | None = None
 
     def cancel(self, cause: CancelReason, text: str = "") -> None:

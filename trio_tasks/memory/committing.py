@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from trio_tasks.broker import REPARK_MS, Applied, Outcome, StartToken
-from trio_tasks.memory.debouncing import reopen
 from trio_tasks.memory.ending import bury, finish
 from trio_tasks.memory.members import is_alive
 from trio_tasks.memory.outbox import add_child, publish
@@ -52,13 +51,13 @@ def commit(queue: QueueStore, outcome: Outcome, now_ms: int) -> Applied:
     ):
         applied, verdict = Applied.PARKED, Park(REPARK_MS, since_ms=now_ms)
 
-    if isinstance(verdict, Retry | Die | Skip | Cancel) and not outcome.ran:
+    if isinstance(verdict, Die | Skip | Cancel) and not outcome.ran:
         job.now.used -= 1  # the start was counted, but no handler began
     _apply(queue, job, outcome, verdict, now_ms)
     if job.state.is_final:
         job.now.ended_by = _name(token)
     else:
-        job.now.given_back, job.now.reopens = _name(token), outcome.reopen or job.now.reopens
+        job.now.given_back = _name(token)
     if outcome.attempts is not None:
         job.now.attempts = outcome.attempts
     if outcome.error is not None and not isinstance(verdict, Complete):
@@ -80,10 +79,8 @@ def _apply(
             finish(queue, job, step, now_ms, why=why, by=by, retention_ms=retention_ms)
         case Cancel(reason=why):
             finish(queue, job, step, now_ms, why=why, retention_ms=retention_ms)
-            reopen(queue, job, outcome.reopen)
         case Die(reason=why):
             bury(queue, job, step, now_ms, why=why)
-            reopen(queue, job, outcome.reopen)
             publish(queue, job, outcome, now_ms)
         case Retry():
             queue.move(job, step)

@@ -14,7 +14,7 @@ from trio_tasks.memory.records import DebounceKey, StoredJob
 from trio_tasks.memory.store import QueueStore
 from trio_tasks.processor.lifecycle import Step
 
-__all__ = ["ask_debounce", "become_last", "reopen", "trailing_debounce"]
+__all__ = ["ask_debounce", "become_last", "trailing_debounce"]
 
 REPLACED_RETENTION_MS = 300_000
 """How long a job that was replaced can be read, where its successor names no retention."""
@@ -62,6 +62,8 @@ def ask_debounce(queue: QueueStore, ask: DebounceAsk, now_ms: int) -> str | None
             if key is None:
                 key = DebounceKey(job.id, job.maker, now_ms + ask.window_ms)
                 queue.hold_key(ask.digest, key)
+            if key.names(job):
+                job.now.holds = ask.digest
         case "trailing":
             if key is not None:
                 _name_last(queue, ask.digest, key.job_id, key.maker, now_ms + ask.window_ms)
@@ -70,14 +72,6 @@ def ask_debounce(queue: QueueStore, ask: DebounceAsk, now_ms: int) -> str | None
     if ask.edge == "leading" and key.job_id == job.id and not key.names(job):
         return f"{key.job_id}@{key.maker or '-'}"  # an earlier life: somebody else
     return key.job_id
-
-
-def reopen(queue: QueueStore, job: StoredJob, digest: str | None) -> None:
-    """Let a later job have the leading key that this life of a job held."""
-    if digest is not None:
-        key = queue.keys.get(digest)
-        if key is not None and key.names(job):
-            del queue.keys[digest]
 
 
 def _name_last(

@@ -30,6 +30,7 @@ def finish(
             queue.skipped += 1
         case _:
             queue.cancelled += 1
+            _reopen(queue, job)
     queue.keep(job, now_ms, retention_ms)
 
 
@@ -37,6 +38,16 @@ def bury(queue: QueueStore, job: StoredJob, step: Step, now_ms: int, *, why: str
     """Put a job into the DLQ, where it stays until somebody requeues it."""
     _end(queue, job, step, now_ms, why)
     queue.dead[job.id] = now_ms
+    _reopen(queue, job)
+
+
+def _reopen(queue: QueueStore, job: StoredJob) -> None:
+    """Let a later job have the leading debounce key that this life of the job holds."""
+    digest = job.now.holds
+    if digest is not None:
+        key = queue.keys.get(digest)
+        if key is not None and key.names(job):
+            del queue.keys[digest]
 
 
 def _end(queue: QueueStore, job: StoredJob, step: Step, now_ms: int, why: str | None) -> None:

@@ -65,7 +65,7 @@ class Generation:
         uncounted: deliveries of the present entry that do not count.
         interruptions: how often a begun attempt was given back uncounted.
         requeued: somebody put it back from the DLQ in this life.
-        reopens: leading debounce key that it may hold.
+        holds: leading debounce key that it got.
         given_back: (entry, incarnation, deliveries) of the last start that did not end the job.
         ended_by: the same of the start that did.
         kept_until_ms: until then the ended job can be read.
@@ -89,7 +89,7 @@ class Generation:
     expires_at_ms: int | None = None
     unknown_since_ms: int | None = None
     requeued: bool = False
-    reopens: str | None = None
+    holds: str | None = None
     given_back: StartName | None = None
     ended_by: StartName | None = None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from trio_tasks.broker import CancelAnswer
 from trio_tasks.errors import JobNotFoundError
 from trio_tasks.job import JobState
-from trio_tasks.memory.debouncing import reopen
 from trio_tasks.memory.ending import finish
 from trio_tasks.memory.records import Generation
 from trio_tasks.memory.store import QueueStore
@@ -37,7 +36,6 @@ def cancel(
         queue.cancels[job_id] = reason
         return CancelAnswer.NOTED
     finish(queue, job, Step.CANCEL, now_ms, why=reason, retention_ms=retention_ms)
-    reopen(queue, job, job.now.reopens)
     return CancelAnswer.CANCELLED
 
 

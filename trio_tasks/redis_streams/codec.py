@@ -14,7 +14,7 @@ The hash `j:<id>` has the fields (see also docs on the protocol):
     lt  the last token that was committed without an end: deliveries, incarnation, entry
     n   emit numbers: those of this life, newest first, `|`, those of earlier ones
     gen generation            rq  it was requeued in this life
-    rl  it came from another queue                dg  leading debounce key that it may hold
+    rl  it came from another queue                dg  leading debounce key that it got
 """
 
 from __future__ import annotations

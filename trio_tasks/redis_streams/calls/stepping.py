@@ -165,9 +165,8 @@ def _full_row(queue: str, outcome: Outcome) -> list[Argument]:
     children = outcome.children if kind == "c" else ()
     words = (
         f"{kind} {outcome.attempt} {outcome.retention_ms} {_word(outcome.attempts)} {delay_ms}"
-        f" {since_ms} {_word(by)} {_word(outcome.reopen)} {_word(outcome.dead_letter_stream)}"
-        f" {outcome.generation} {unless} {outcome.event or '-'} {int(outcome.logged)}"
-        f" {len(children)} {int(outcome.ran)}"
+        f" {since_ms} {_word(by)} {_word(outcome.dead_letter_stream)} {outcome.generation} {unless}"
+        f" {outcome.event or '-'} {int(outcome.logged)} {len(children)} {int(outcome.ran)}"
     )
     token = outcome.token
     row: list[Argument] = [token.job_id, token.entry, words, encoded(reason), body or b""]

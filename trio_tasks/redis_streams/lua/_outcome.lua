@@ -10,9 +10,9 @@ local function parsed(words)
   local function at(n) return list[n] or nil end
   return {
     kind = list[1], attempt = list[2], retention = list[3], attempts = at(4), delay = list[5],
-    since = at(6), by = at(7), reopen = at(8), stream = at(9), generation = list[10],
-    unless = list[11], event = at(12), logged = list[13], children = list[14],
-    ran = list[15] == '1',
+    since = at(6), by = at(7), stream = at(8), generation = list[9],
+    unless = list[10], event = at(11), logged = list[12], children = list[13],
+    ran = list[14] == '1',
   }
 end
 
@@ -34,7 +34,7 @@ end
 -- Returns the answer, and whether the entry is to be acked and deleted.
 local function apply(id, level, entry, token, idle, o)
   local key, answer, kind = JOB .. id, 'A', o.kind
-  local job = redis.pcall('HMGET', key, 'e', 'us')
+  local job = redis.pcall('HMGET', key, 'e', 'us', 'dg')
   if job.err then return 'E', false end
   if job[1] ~= entry then count('df'); return 'G', true end
 
@@ -47,7 +47,9 @@ local function apply(id, level, entry, token, idle, o)
   local state = TARGETS[kind]
   if not state or not legal('r', state) then return 'E', false end
 
-  local counts = kind == 'v' or o.ran and kind ~= 'k' and kind ~= 'u' and kind ~= 'i'
+  -- A retry counts though no handler began: what failed before would fail for ever.
+  local counts = kind == 'v' or kind == 't'
+    or o.ran and kind ~= 'k' and kind ~= 'u' and kind ~= 'i'
   local used = counts and tonumber(o.attempt) or o.attempt - 1
   o.used = used
   local set = { 's', state }
@@ -72,7 +74,6 @@ local function apply(id, level, entry, token, idle, o)
   if state == 'q' or state == 'd' then
     put('lt', token.name .. ' ' .. entry)
     if o.attempts then put('mx', o.attempts) end
-    if o.reopen then put('dg', o.reopen) end
   else
     local kept = state == 'z' and '-' or ms(now + o.retention)
     local null = kind == 'c' and o.body == 'null'
@@ -97,7 +98,7 @@ local function apply(id, level, entry, token, idle, o)
       call('PEXPIRE', LOG .. id, lifetime)
     end
   end
-  if (state == 'z' or state == 'x') and o.reopen then reopen(o.reopen, id) end
+  if (state == 'z' or state == 'x') and job[3] then reopen(job[3], id) end
   if asked then call('HDEL', CANCELS, id) end
   tell(id)
   return answer, state ~= 'q'

@@ -12,12 +12,19 @@
 --@include head
 --@include end
 --@include fence
-local function leading(digest, id, mine, window)
-  if call('SET', DEBOUNCE .. digest, mine .. NOW, 'NX', 'PX', window) then return id end
-  local holder = call('GET', DEBOUNCE .. digest)
+-- The holder's record names the key: whoever ends the job, and knows no more of it, reopens it.
+local function leading(digest, id, entry, window)
+  local key, job = DEBOUNCE .. digest, call('HMGET', JOB .. id, 'e', 'n', 'dg')
+  if job[1] ~= entry then return false end
+  local mine = life(id, job[2])
+  local taken = call('SET', key, mine .. NOW, 'NX', 'PX', window)
+  local holder = taken and mine or call('GET', key)
+  if starts_with(holder, mine) then
+    if job[3] ~= digest then call('HSET', JOB .. id, 'dg', digest) end
+    return id
+  end
   local other, number = string.match(holder, '^(%S+) (%S+)')
-  if other == id and not starts_with(holder, mine) then return id .. '@' .. number end
-  return other
+  return other == id and id .. '@' .. number or other
 end
 
 local function trailing(digest, window)
@@ -33,7 +40,7 @@ for i = 3, #ARGV, 8 do
   local holder = false
   if fence(level, incarnation, tonumber(deliveries), 1)(entry) then
     if edge == 'leading' then
-      holder = leading(digest, id, life(id, call('HGET', JOB .. id, 'n')), window)
+      holder = leading(digest, id, entry, window)
     else
       holder = trailing(digest, window)
     end
