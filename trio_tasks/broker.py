@@ -22,7 +22,9 @@ its `beat` comes at least once a lease. When it dies, others get its jobs, as ne
 
 *Tokens in memory.* After each reconnect the broker tells the server which starts the worker still
 holds (`have()`): all others of this incarnation are given back uncounted, so a `take` whose answer
-was lost loses nothing. Tokens that are no longer ours are handed to `lost()`.
+was lost loses nothing. Tokens that are no longer ours are handed to `lost()`. If the server has
+forgotten such a start, as it lost its last write, its token may come again: then the membership
+hands out nothing more, and its next step or beat says that it is dead.
 
 *Errors.* `BrokerUnavailableError` when the broker cannot be reached, or does not answer, within
 the deadline: the outcome of a write is then unknown. `QueueFullError` when an emit is refused for

@@ -264,6 +264,13 @@ class Desk:
         assert self.do("ZSCORE", self.keys.due, job_id) is not None
         self.do("ZADD", self.keys.due, self.now_ms() - ago_ms, job_id)
 
+    def forget(self, token: StartToken) -> None:
+        """Make the newest hand-out of a level not to have happened, as a lost write does."""
+        stream, (at_ms, number) = self.keys.stream(token.level), token.entry.split("-")
+        assert self.do("XACK", stream, "g", token.entry) == 1
+        before = (at_ms, int(number) - 1) if int(number) else (int(at_ms) - 1, (1 << 64) - 1)
+        self.do("XGROUP", "SETID", stream, "g", "{}-{}".format(*before))
+
     def end_lease(self, clerk: Clerk) -> None:
         """Let a member have been silent for too long."""
         assert self.do("ZSCORE", self.keys.leases, clerk.name) is not None

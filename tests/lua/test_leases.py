@@ -198,7 +198,9 @@ def test_own_answers_where_a_group_is_gone(desk: Desk) -> None:
     high, low = clerk.start(priority=1), clerk.start()
     desk.do("XGROUP", "DESTROY", desk.keys.stream(1), "g")
 
-    assert clerk.own([high.token, low.token]).lost == [high.token]
+    reply = clerk.own([high.token, low.token])
+
+    assert (reply.status, reply.lost) == (OwnStatus.FORGOTTEN, [high.token])
     desk.clerk("w:2")
 
 
@@ -243,7 +245,42 @@ def test_own_tells_which_tokens_are_lost(desk: Desk) -> None:
 
     reply = clerk.own([released.token, mine.token, ended.token])
 
-    assert reply.lost == [released.token, ended.token]
+    assert (reply.status, reply.lost) == (OwnStatus.OWNED, [released.token, ended.token])
+
+
+def test_own_tells_if_a_token_may_come_again_that_the_server_has_forgotten(desk: Desk) -> None:
+    clerk = desk.clerk()
+    kept, delivery = clerk.start(), clerk.start()
+    desk.forget(delivery.token)
+
+    reply = clerk.own([kept.token, delivery.token])
+
+    assert (reply.status, reply.lost) == (OwnStatus.FORGOTTEN, [delivery.token])
+    assert clerk.take_one().token == delivery.token, "that is why"
+
+
+def test_own_tells_if_the_token_of_a_later_start_may_come_again(desk: Desk) -> None:
+    dead, clerk = desk.clerk("dead:1"), desk.clerk()
+    dead.start()
+    dead.die()
+    delivery = clerk.take_one()
+    entry, stream = delivery.token.entry, desk.keys.stream(0)
+    desk.do("XCLAIM", stream, "g", dead.name, 0, entry, "RETRYCOUNT", 1, "JUSTID")
+
+    reply = clerk.own([delivery.token])
+
+    assert (reply.status, reply.lost) == (OwnStatus.FORGOTTEN, [delivery.token])
+
+
+def test_a_token_does_not_come_again_if_somebody_else_has_the_job_meanwhile(desk: Desk) -> None:
+    clerk, heir = desk.clerk("w:1"), desk.clerk("heir:1")
+    delivery = clerk.start()
+    desk.forget(delivery.token)
+    heir.take_one()
+
+    reply = clerk.own([delivery.token])
+
+    assert (reply.status, reply.lost) == (OwnStatus.OWNED, [delivery.token])
 
 
 def test_own_is_not_deceived_by_a_later_start_of_the_same_entry(desk: Desk) -> None:

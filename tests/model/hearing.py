@@ -39,8 +39,8 @@ class Hearing:
             case Own(life=life), OwnAnswer(status="owned", lost=lost):
                 worker = worker._replace(owned=True)
                 if self._service.keeps(Rule.OWN_NAMES_LOST):
-                    worker = self._let_go(worker, life, lost)
-            case Own(life=life), OwnAnswer(status="dead"):
+                    worker = self._let_go(worker, lost)
+            case Own(life=life), OwnAnswer(status="dead" | "forgotten"):
                 worker = self._died(worker._replace(owned=True), life)
             case Own(), OwnAnswer():
                 pass  # a newer one is under way
@@ -156,15 +156,8 @@ class Hearing:
                 worker = self._give_up(worker, held, LeaseLost(began=True))
         return worker._replace(member=False)
 
-    def _let_go(self, worker: Worker, life: int, lost: tuple[Token, ...]) -> Worker:
-        """`own` says that these starts are no longer ours.
-
-        The server has lost that it handed them out, and may hand them out again: to this
-        incarnation under the same tokens, so that what is left of the first start would end the
-        second. Therefore the incarnation is given up.
-        """
-        if self._service.keeps(Rule.LOST_JOINS_ANEW) and lost:
-            return self._died(worker, life)
+    def _let_go(self, worker: Worker, lost: tuple[Token, ...]) -> Worker:
+        """`own` says that these starts are no longer ours."""
         for held in worker.held:
             if held.token in lost:
                 worker = self._give_up(worker, held, LeaseLost(began=True))

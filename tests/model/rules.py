@@ -24,7 +24,9 @@ class Rule(Enum):
     OWN_UNCOUNTED = "what own gives back does not count"
     OWN_FENCES = "a take of an older connection than the last one that sent own starts nothing"
     OWN_NAMES_LOST = "own names the tokens in memory that are no longer ours"
-    LOST_JOINS_ANEW = "who has lost starts that own names joins anew: their tokens come again"
+    LOST_JOINS_ANEW = (
+        "an incarnation whose starts the server has forgotten ends: their tokens come again"
+    )
     TAKE_NEEDS_MEMBER = "only a member may take"
     BEAT_RENEWS_MEMBERS = "a beat renews members and adds none"
     FRESH_NAME = "whoever joins anew does so under a fresh name"

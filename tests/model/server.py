@@ -132,7 +132,13 @@ def own(server: Server, inc: Inc, ordinal: int, have: Sequence[Token]) -> OwnAns
         if Token(entry.job, entry.id, entry.deliveries, inc) not in have:
             give_back(server, entry)
     server.ordinals[inc] = ordinal
-    return OwnAnswer("owned", tuple(token for token in have if not server.is_present(token)))
+    lost = tuple(token for token in have if not server.is_present(token))
+    forgotten = server.keeps(Rule.LOST_JOINS_ANEW) and any(
+        entry.job == token.job and entry.id == token.entry and entry.deliveries < token.deliveries
+        for token in lost
+        for entry in server.stream
+    )
+    return OwnAnswer("forgotten" if forgotten else "owned", lost)
 
 
 def give_back(server: Server, entry: Entry) -> None:

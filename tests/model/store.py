@@ -171,7 +171,7 @@ class TakeAnswer(NamedTuple):
 
 
 class OwnAnswer(NamedTuple):
-    """`owned`, `dead` or `old`; the tokens of `have` that are no longer ours."""
+    """`owned`, `forgotten`, `dead` or `old`; the tokens of `have` that are no longer ours."""
 
     status: str
     lost: tuple[Token, ...] = ()

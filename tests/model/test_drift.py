@@ -111,6 +111,11 @@ class Own:
 
 
 @dataclass(frozen=True)
+class Forget:
+    """The server loses the latest hand-out."""
+
+
+@dataclass(frozen=True)
 class Worker:
     worker: int
     does: Literal["join", "beat", "leave", "lease ends"]
@@ -136,7 +141,7 @@ class Ask:
     edge: Literal["leading", "trailing"]
 
 
-Operation: TypeAlias = Emit | Step | Own | Worker | Steer | Pause | Ask
+Operation: TypeAlias = Emit | Step | Own | Forget | Worker | Steer | Pause | Ask
 
 first = st.sampled_from([0, 0, 0, 1, 2])
 emits = st.builds(
@@ -176,7 +181,7 @@ of_the_contract: st.SearchStrategy[Operation] = st.sampled_from(
     [emits] * 5 + [steps] * 12 + [workers] * 4 + [steers] * 6 + [asks] * 3
 ).flatmap(lambda kind: kind)
 of_the_scripts: st.SearchStrategy[Operation] = st.sampled_from(
-    [of_the_contract] * 10 + [owns] * 2 + [late_steps, pauses]
+    [of_the_contract] * 10 + [owns] * 2 + [late_steps, pauses, st.just(Forget())]
 ).flatmap(lambda kind: kind)
 
 
@@ -427,6 +432,8 @@ class Both:
                 await self._step(operation)
             case Own():
                 await self._own(operation)
+            case Forget():
+                self._forget()
             case Worker():
                 await self._worker(operation)
             case Steer(job=number, does=does):
@@ -516,12 +523,26 @@ class Both:
         ordinal = max(0, self.ordinals.get(inc, 0) + (-1 if own.late else 1))
         places = [n for n, d in enumerate(self.starts) if d.token.inc == inc][-3:]
         places = [n for n in places if n % 4 != own.forgotten]
+        # A token that came again is one token.
+        places = list({self.starts[n].token: n for n in places}.values())
         have = tuple(self.starts[n].token for n in places)
         expected = model.own(self.server, inc, ordinal, have)
         answer = await self.peer.own(inc, ordinal, [self.peer.starts[n].token for n in places])
         assert answer == (expected.status, [have.index(token) for token in expected.lost])
-        if expected.status == "owned":
+        if expected.status in ("owned", "forgotten"):
             self.ordinals[inc] = ordinal
+
+    def _forget(self) -> None:
+        assert isinstance(self.peer, Scripts)
+        read = [entry for entry in self.server.stream if entry.owner != NEW]
+        if not read or read[-1].deliveries != 1 or read[-1].owner == RELEASED:
+            return
+        latest = read[-1]
+        for mine, other in zip(self.starts, self.peer.starts, strict=True):
+            if (mine.token.job, mine.token.entry) == (latest.job, latest.id):
+                self.peer.desk.forget(other.token)
+                model.put(self.server, latest._replace(owner=NEW, deliveries=0))
+                return
 
     async def _worker(self, worker: Worker) -> None:
         inc = self._inc(worker.worker)

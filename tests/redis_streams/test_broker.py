@@ -496,6 +496,31 @@ async def test_a_new_connection_tells_which_starts_were_lost(server: ServerProce
             admin.kill("trio_tasks:cmd")
         await world.counts()
         assert worker.lost == [token]
+        assert await worker.take() == []
+
+
+@timely
+async def test_a_worker_whose_start_the_server_forgot_takes_nothing_more_under_its_name(
+    server: ServerProcess,
+) -> None:
+    async with world_on(server) as world:
+        await world.emit()
+        worker = await world.worker()
+        delivery = await worker.take_one()
+        stream = QueueKeys("tt", "default").stream(delivery.token.level)
+        with Admin(server.url) as admin:  # as a restart does that loses the last write
+            admin.do("XACK", stream, "g", delivery.token.entry)
+            admin.do("XGROUP", "SETID", stream, "g", 0)
+            admin.kill("trio_tasks:cmd")
+        await world.counts()
+        assert worker.lost == [delivery.token]
+
+        applied, taken = await worker.step([worker.outcome(delivery)], 1)
+
+        assert (applied, taken.status) == ([Applied.STALE], TakeStatus.DEAD)
+        assert not (await worker.beat()).alive
+        again = await (await world.worker()).take_one()
+        assert again.token != delivery.token
 
 
 @timely

@@ -22,6 +22,11 @@ given back by then, so it counts as OLD.
 Takes go out on one connection only; the one that waits for wake-ups hands over no job, so `own`
 need not know of it, and either is renewed without the other.
 
+A server that restarts without its last write may have forgotten a start that we hold. It would
+hand the job out again, and if it came back to us the new start had the token of the old one, whose
+outcome would then end it. `own` notices (`FORGOTTEN`), and the incarnation takes nothing more: to
+its owner it is dead.
+
 Steps are sent again only where they take nothing: outcomes are fenced by their tokens.
 """
 
@@ -54,6 +59,9 @@ from trio_tasks.redis_streams.wire import Connection, RedisReplyError
 __all__ = ["Memberships", "RedisMembership"]
 
 log = logging.getLogger("trio_tasks.broker")
+
+_DEAD = Taken(TakeStatus.DEAD, 0)
+"""What a take is answered that was not sent."""
 
 
 class Memberships:
@@ -151,6 +159,7 @@ class RedisMembership:
         self._lost = lost
         self._ordinal = 0
         self._owned = True  # nothing was taken yet: the first connection need not be announced
+        self._forgotten = False  # a token of ours may come again
         self._announcing = anyio.Lock()
 
     def __repr__(self) -> str:
@@ -183,10 +192,13 @@ class RedisMembership:
     def heard(self, reply: OwnReply) -> None:
         """The answer. OLD: another announcement was made and is answered by itself."""
         match reply.status:
-            case OwnStatus.OWNED:
+            case OwnStatus.OWNED | OwnStatus.FORGOTTEN:
                 self._owned = True
                 if reply.lost:
                     self._lost(reply.lost)
+                if reply.status is OwnStatus.FORGOTTEN:
+                    self._forgotten = True
+                    self._home.part(self)
             case OwnStatus.DEAD:
                 self._owned = True  # the next step goes out, and hears it
                 self._home.part(self)
@@ -219,6 +231,9 @@ class RedisMembership:
             return await cmd.call(self._step(outcomes, 0), repeat=True)
         if not self._owned:
             await self._announce()
+        if self._forgotten:
+            reply = await self.step(outcomes, 0)
+            return StepReply(reply.applied, _DEAD, reply.relay)
         ordinal = self._ordinal
         try:
             reply = await cmd.call(self._step(outcomes, want))
@@ -259,6 +274,8 @@ class RedisMembership:
             self._keys, incarnation=self.incarnation, lease_ms=self._registration.lease_ms
         )
         beat = await self._home.cmd.call(call, repeat=True)
+        if self._forgotten:
+            return Beat(alive=False, now_ms=beat.now_ms)
         if not beat.alive:
             self._home.part(self)
         return beat

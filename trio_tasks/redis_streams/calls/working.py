@@ -22,6 +22,9 @@ class OwnStatus(StrEnum):
 
     OWNED = "owned"
     """It is the newest of its incarnation now."""
+    FORGOTTEN = "forgotten"
+    """As `OWNED`, but the server has lost a start that the worker holds, and may give its token to
+    another: take nothing more under this name."""
     OLD = "old"
     """A newer one has been received already. Nothing was changed."""
     DEAD = "dead"
@@ -72,11 +75,12 @@ def own(
         args += (token.level, token.entry, token.deliveries)
 
     def parse(reply: Reply) -> OwnReply:
-        status, *missing = items(reply)
-        if text(status) != OwnStatus.OWNED:
-            return OwnReply(OwnStatus(text(status)))
+        word, *missing = items(reply)
+        status = OwnStatus(text(word))
+        if status in (OwnStatus.OLD, OwnStatus.DEAD):
+            return OwnReply(status)
         lost = [token for token in have if token.incarnation != incarnation]
-        return OwnReply(OwnStatus.OWNED, [*lost, *(mine[whole(index) - 1] for index in missing)])
+        return OwnReply(status, [*lost, *(mine[whole(index) - 1] for index in missing)])
 
     return Call(script("own"), keys.fixed, args, parser("own", parse))
 

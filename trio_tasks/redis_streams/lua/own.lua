@@ -1,11 +1,13 @@
 #!lua flags=allow-oom
 -- The first request on a new connection: closes the former ones, gives back (uncounted) all starts
 -- of the incarnation that the worker does not have in memory, and tells which of those it has are
--- no longer its own.
+-- no longer its own. A server that went back behind one of them, because it lost its last write,
+-- would hand it out again under the same token: then the incarnation must end.
 --
 -- KEYS     the fixed keys of the queue; used: m c ci w
 -- ARGV     prefix, incarnation, ordinal, then per token in memory: level, entry, deliveries
--- RETURNS  {'owned', index of each token that is lost …} or {'old'} or {'dead'}
+-- RETURNS  {'owned', index of each token that is lost …}, the same with 'forgotten' if one of them
+--          may come again, {'old'} or {'dead'}
 -- KEEPS    no start is in nobody's memory; a take of an older connection starts nothing
 -- AGAIN    answers the same
 --@include head
@@ -50,8 +52,19 @@ for level in string.gmatch(levels_in_use(), '%d') do
     end
   until #rows < 1000
 end
-for _, index in pairs(have) do lost[#lost + 1] = index end
+-- Whether its entry is there and was delivered less often than the token says.
+local function may_come_again(level, entry, deliveries)
+  if not call('XRANGE', STREAM .. level, entry, entry)[1] then return false end
+  local row = redis.pcall('XPENDING', STREAM .. level, 'g', entry, entry, 1)[1]
+  return type(row) ~= 'table' or row[4] < tonumber(deliveries)
+end
+
+local status = 'owned'
+for _, index in pairs(have) do
+  lost[#lost + 1] = index
+  if may_come_again(unpack(ARGV, 3 * index + 1, 3 * index + 3)) then status = 'forgotten' end
+end
 table.sort(lost)
 call('HSET', INCARNATIONS, incarnation .. '#', ordinal)
 conclude()
-return { 'owned', unpack(lost) }
+return { status, unpack(lost) }
