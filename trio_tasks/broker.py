@@ -372,9 +372,9 @@ class Membership(Protocol):
         ...
 
     async def debounce(self, asks: Sequence[DebounceAsk]) -> list[str | None]:
-        """The id of the job that holds each key now, the asker's own if it got it.
+        """The id of the job that holds each key now, the asker's own if nobody else does.
 
-        `None`: the key does not exist (trailing only) or the start was superseded.
+        `None`: the start was superseded.
         """
         ...
 

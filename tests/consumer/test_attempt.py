@@ -6,11 +6,15 @@ import json
 import threading
 from collections.abc import Callable
 from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
 
+from tests.contract.backdoors import MemoryBackdoor
+from tests.contract.world import World
 from tests.faulty_broker import Fault, FaultyBroker
 from tests.workshop import (
     check_slots,
@@ -36,9 +40,12 @@ from trio_tasks import (
     RetryPolicy,
     TaskManager,
 )
-from trio_tasks.broker import Stored
+from trio_tasks.broker import DebounceAsk, Stored
+from trio_tasks.consumer import feeder, lease_keeper
 from trio_tasks.consumer.held import Held
 from trio_tasks.context import CancelReason
+from trio_tasks.environment import loop_time
+from trio_tasks.options import Edge
 
 pytestmark = pytest.mark.anyio
 
@@ -357,6 +364,64 @@ async def test_a_cancel_while_the_debounce_key_is_asked_for_leaves_the_window_op
         assert (job.state, job.attempt) == (JobState.CANCELLED, 0)
         await (await manager.emit(handler, 2)).result(timeout=20)
     assert calls == [2]
+
+
+@pytest.mark.parametrize("edge", ["leading", "trailing"])
+async def test_a_start_that_is_superseded_while_it_asks_for_its_key_does_not_begin(
+    edge: Edge, broker: FaultyBroker, calls: list[int]
+) -> None:
+    manager = manager_on(broker)
+
+    @manager.handler("job", debounce=DebouncePolicy(60, key="same", edge=edge))
+    async def handler(job: Job[int]) -> None:
+        calls.append(job.data)
+
+    async with onlooker(broker) as aside, manager:
+        await manager.start()
+        world = World(aside, MemoryBackdoor(aside.store))
+        heir = await world.worker("heir")
+        membership = broker.memberships[-1]
+        ask = membership.debounce
+
+        async def superseded(asks: Sequence[DebounceAsk]) -> list[str | None]:
+            membership.debounce = ask
+            await world.backdoor.end_lease("default", membership.incarnation)
+            delivery = await heir.take_one()
+            answers = await ask(asks)
+            await heir.end(delivery)
+            return answers
+
+        membership.debounce = superseded
+        ref = await manager.emit(handler, 1)
+        assert await ref.result(timeout=100) is None
+        await manager.until_idle()
+    assert calls == []
+
+
+async def test_a_start_whose_key_is_granted_to_a_process_that_was_frozen_does_not_begin(
+    remote: FaultyBroker, calls: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = manager_on(remote)
+
+    @manager.handler("job", debounce=DebouncePolicy(60, key="same"))
+    async def handler(job: Job[int]) -> None:
+        calls.append(feed_of(manager).stale())
+
+    async with manager:
+        await manager.start()
+        membership = remote.memberships[-1]
+        ask = membership.debounce
+
+        async def frozen(asks: Sequence[DebounceAsk]) -> list[str | None]:
+            membership.debounce = ask
+            answers = await ask(asks)
+            for module in (feeder, lease_keeper):  # the loop's clock stood still meanwhile
+                monkeypatch.setattr(module, "monotonic", lambda: loop_time() + 3600)
+            return answers
+
+        membership.debounce = frozen
+        await (await manager.emit(handler, 1)).result(timeout=100)
+    assert calls == [False]
 
 
 async def test_a_debounce_key_that_the_broker_refuses_to_give_fails_the_job(

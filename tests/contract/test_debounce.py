@@ -8,6 +8,7 @@ import pytest
 from tests.contract.world import LONG_MS, Worker, World
 from trio_tasks.broker import Debounce, Delivery
 from trio_tasks.job import JobState
+from trio_tasks.options import Edge
 from trio_tasks.processor.decisions import Cancel, Complete, Die, Release, Retry
 
 pytestmark = pytest.mark.anyio
@@ -190,14 +191,15 @@ async def test_nobody_but_the_holder_reopens_a_leading_window(world: World) -> N
     assert await worker.ask(third, "k", edge="leading") == first.token.job_id
 
 
-async def test_a_superseded_start_gets_no_key(world: World) -> None:
+@pytest.mark.parametrize("edge", ["leading", "trailing"])
+async def test_a_superseded_start_gets_no_key(world: World, edge: Edge) -> None:
     worker = await world.worker()
     stale = await started(world, worker)
     await worker.end(stale, Release(counted=False, began=False))
     present = await worker.take_one()
 
-    assert await worker.ask(stale, "k", edge="leading") is None
-    assert await worker.ask(present, "k", edge="leading") == present.token.job_id
+    assert await worker.ask(stale, "k", edge=edge) is None
+    assert await worker.ask(present, "k", edge=edge) == present.token.job_id
 
 
 def trailing(window_ms: int = LONG_MS) -> Debounce:
@@ -296,7 +298,7 @@ async def test_a_trailing_job_whose_key_nobody_knows_may_run(world: World) -> No
     worker = await world.worker()
     delivery = await started(world, worker)
 
-    assert await worker.ask(delivery, "never seen", edge="trailing") is None
+    assert await worker.ask(delivery, "never seen", edge="trailing") == delivery.token.job_id
 
 
 async def test_a_new_life_under_a_trailing_key_does_not_replace_itself(world: World) -> None:

@@ -254,7 +254,9 @@ def test_a_trailing_keys_ttl_is_renewed_at_emit_and_start(desk: Desk) -> None:
 def test_a_trailing_key_that_nobody_knows_holds_nobody_back(desk: Desk) -> None:
     clerk = desk.clerk()
 
-    assert clerk.debounce(clerk.start(), edge="trailing") is None
+    delivery = clerk.start()
+
+    assert clerk.debounce(delivery, edge="trailing") == delivery.token.job_id
 
     assert holder(desk) == []
 

@@ -123,8 +123,8 @@ class Hearing:
         rest = tuple(h for h in worker.held if h is not held)
         state = state.with_worker(index, worker._replace(held=rest))
         kind = self._service.kind(delivery.b)
-        if holder is None and kind.edge == "leading" and self._service.keeps(Rule.LEADING_PRESENT):
-            return self._returned(state, index, delivery, LeaseLost(began=False))
+        if holder is None and not self._service.keeps(Rule.ASKS_AS_PRESENT):
+            return self._begins(state, index, delivery)
         decision = policy.decide(delivery, kind.attempts, DebounceAnswered(holder), 0)
         outcome = policy.outcome(delivery, decision)
         if outcome is not None:

@@ -2,7 +2,7 @@
 
 A rule that the protocol marks may have several halves, each of which does damage when it alone is
 left out; then each has a switch. The text says what the rule is, not what goes wrong: that is
-what the model shows. `LOST_JOINS_ANEW`, `LEADING_PRESENT`, `LEADING_RECORDED` and
+what the model shows. `LOST_JOINS_ANEW`, `ASKS_AS_PRESENT`, `LEADING_RECORDED` and
 `RETRY_COUNTS` were not in the protocol before the model asked for them.
 """
 
@@ -40,7 +40,7 @@ class Rule(Enum):
     RETRY_COUNTS = "a retry uses an attempt, though no handler began"
     LEADING_LIFE = "a leading debounce key names a life of a job, not only its id"
     LEADING_RECORDED = "the record of a job that gets a leading key names the key"
-    LEADING_PRESENT = "a job that is told of no holder of its leading key was superseded"
+    ASKS_AS_PRESENT = "a start that is superseded when it asks for its debounce key does not begin"
     REPARK = "after the grace a job that somebody serves is parked for five seconds from now"
     # Finishing
     FENCE = "an outcome is applied only while its start is the present one"

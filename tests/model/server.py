@@ -464,13 +464,13 @@ def reopen(server: Server, job: str, digest: str) -> None:
 
 
 def debounce(server: Server, token: Token, edge: str, digest: str, window: int) -> str | None:
-    """Who holds a debounce key; `None`: there is no such key, or the start was superseded."""
+    """Who holds a debounce key, the asker if nobody else; `None`: its start was superseded."""
     if not server.is_present(token):
         return None
     record = server.jobs[token.job]
     key = server.keys.get(digest)
     if edge == "trailing":
-        return None if key is None else key.job
+        return token.job if key is None else key.job
     if key is None:
         key = server.keys[digest] = Key(token.job, maker(record), server.now + window)
     is_mine = key.job == token.job and key.maker == maker(record)

@@ -365,7 +365,7 @@ LOSSY: Final = (
         ),
     ),
     world(
-        {Rule.LEADING_PRESENT: "23"},
+        {Rule.ASKS_AS_PRESENT: "23"},
         Setting(
             name="a server forgets a leading key",
             jobs=("x", "y"),

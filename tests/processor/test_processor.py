@@ -70,7 +70,7 @@ NOW = 1_000_000
         (JOB, LeaseLost(began=True), Release(counted=False, began=True)),
         (LAST, Interrupted(began=True), Release(counted=False, began=True)),
         (JOB, CancelRequested("user"), Cancel("user")),
-        (JOB, DebounceAnswered(None), Run()),
+        (JOB, DebounceAnswered(None), Release(counted=False, began=False)),
         (JOB, DebounceAnswered("j"), Run()),
         (JOB, DebounceAnswered("other"), Skip("debounced", by="other")),
         (JOB, OutcomeRefused(), Die("internal")),

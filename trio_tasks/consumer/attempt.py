@@ -154,7 +154,7 @@ class Attempts:
         if not isinstance(decision, Run):
             self._end(held, handling, facts, decision)
             return False
-        if held.cause is not None:
+        if held.cause is not None or held.feed.stale():
             self.give_up(held)
             return False
         return True

@@ -49,7 +49,7 @@ def become_last(queue: QueueStore, job: StoredJob, debounce: Debounce, now_ms: i
 
 
 def ask_debounce(queue: QueueStore, ask: DebounceAsk, now_ms: int) -> str | None:
-    """Whom the key names: `None`, or the asker's start was superseded.
+    """Who holds the key, the asker if nobody else; `None`: its start was superseded.
 
     A leading key that names nobody goes to the asker; a trailing one is renewed.
     """
@@ -68,7 +68,7 @@ def ask_debounce(queue: QueueStore, ask: DebounceAsk, now_ms: int) -> str | None
             if key is not None:
                 _name_last(queue, ask.digest, key.job_id, key.maker, now_ms + ask.window_ms)
     if key is None:
-        return None
+        return job.id
     if ask.edge == "leading" and key.job_id == job.id and not key.names(job):
         return f"{key.job_id}@{key.maker or '-'}"  # an earlier life: somebody else
     return key.job_id

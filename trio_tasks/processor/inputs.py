@@ -42,7 +42,11 @@ class HandedOut(msgspec.Struct, frozen=True):
 
 
 class DebounceAnswered(msgspec.Struct, frozen=True):
-    """The broker said who holds the debounce key: `None`, this job itself, or another's id."""
+    """The broker said who holds the debounce key.
+
+    Attributes:
+        holder: a job's id, perhaps this one's; `None`: this start has been superseded.
+    """
 
     holder: str | None
 

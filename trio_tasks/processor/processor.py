@@ -211,8 +211,7 @@ class Processor:
             case CancelRequested():
                 decision = Cancel(input.reason)
             case DebounceAnswered():
-                free = input.holder is None or input.holder == job.id
-                decision = _RUN if free else Skip(DEBOUNCED, by=input.holder)
+                decision = self._on_debounce(job, input.holder)
             case OutcomeRefused():
                 decision = Die(INTERNAL)
             case _:
@@ -305,6 +304,11 @@ class Processor:
         if self.options.ignore_config_errors:
             return Skip(NO_HANDLER, unless_served=True)
         return Die(NO_HANDLER, unless_served=True)
+
+    def _on_debounce(self, job: JobFacts, holder: str | None) -> Decision:
+        if holder is None:
+            return Release(counted=False, began=False)
+        return _RUN if holder == job.id else Skip(DEBOUNCED, by=holder)
 
     def _on_failure(self, job: JobFacts, error: BaseException, jitter: float) -> Decision:
         if is_misuse(failures(error)):

@@ -4,8 +4,8 @@
 -- KEYS     the fixed keys of the queue
 -- ARGV     prefix, tombstone (ms), then per ask: job, incarnation, level, entry, deliveries,
 --          edge, window (ms), digest
--- RETURNS  per ask the holder's id, the asker's own if it may run; nil: there is no such key
---          (trailing), or the start was superseded; `<id>@<number>`: an earlier life of the asker
+-- RETURNS  per ask the holder's id, the asker's own if it may run; `<id>@<number>`: an earlier life
+--          of the asker; nil: the start was superseded
 -- KEEPS    leading: one life of one job per window and key. trailing: the key outlives the jobs
 --          that may yet start under it
 -- AGAIN    answers the same
@@ -27,9 +27,9 @@ local function leading(digest, id, entry, window)
   return other == id and id .. '@' .. number or other
 end
 
-local function trailing(digest, window)
+local function trailing(digest, id, window)
   local holder = call('GET', DEBOUNCE .. digest)
-  if not holder then return false end
+  if not holder then return id end
   call('PEXPIRE', DEBOUNCE .. digest, ms(window + TOMBSTONE))
   return string.match(holder, '^%S+')
 end
@@ -42,7 +42,7 @@ for i = 3, #ARGV, 8 do
     if edge == 'leading' then
       holder = leading(digest, id, entry, window)
     else
-      holder = trailing(digest, window)
+      holder = trailing(digest, id, window)
     end
   end
   reply[#reply + 1] = holder
