@@ -89,17 +89,11 @@ RELAY_TOO_LATE_MS = 50 * 60_000
 RELAYED_RETENTION_MS = 3_600_000
 """A relayed child is kept at least this long after its end, so that a late relay meets its id."""
 
-UNCOUNTED_INTERRUPTIONS = 10
-"""How often a begun attempt is given back uncounted in one generation."""
-
 BATCH = 250
 """The most jobs that one atomic step enqueues."""
 
 SAME_STEP_CHILDREN = 250
 """The most children that one outcome may carry."""
-
-REPARK_MS = 5_000
-"""How long a job is parked when its event turned out to be served by somebody else."""
 
 
 class Debounce(msgspec.Struct, frozen=True, array_like=True):

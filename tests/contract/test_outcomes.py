@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.contract.world import LONG_MS, World, error_bytes
-from trio_tasks.broker import REPARK_MS, Applied
+from trio_tasks.broker import Applied
 from trio_tasks.job import JobState
 from trio_tasks.processor.decisions import Cancel, Complete, Die, Park, Retry, Skip, Verdict
+from trio_tasks.processor.lease import PARK_MS
 
 pytestmark = pytest.mark.anyio
 
@@ -182,7 +183,7 @@ async def test_a_job_whose_event_a_living_worker_serves_is_parked_instead(
     stored = await world.read(job_id)
     assert (stored.state, stored.why, stored.attempt) == (JobState.DELAYED, "parked", 0)
     assert stored.due_at_ms is not None
-    assert stored.due_at_ms > await world.now_ms() + REPARK_MS // 2
+    assert stored.due_at_ms > await world.now_ms() + PARK_MS // 2
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from tests.model.store import (
     TakeAnswer,
     Token,
 )
+from trio_tasks.processor.lease import PARK_MS
 
 __all__ = [
     "beat",
@@ -54,7 +55,6 @@ __all__ = [
 
 KEPT: Final = 16
 """Emit numbers that a record keeps."""
-REPARK_MS: Final = 5_000
 
 
 # -- _effects.lua, _leases.lua ---------------------------------------------------------------------
@@ -290,7 +290,7 @@ def commit(server: Server, outcome: Outcome) -> str:
     elif outcome.unless_served and is_served(server, record.b):
         answer, kind, since, why = "P", "k", server.now, "parked"
         # Without the rule: due when the grace ends, which was long ago.
-        delay = REPARK_MS if server.keeps(Rule.REPARK) else 0
+        delay = PARK_MS if server.keeps(Rule.REPARK) else 0
 
     state = LETTERS[kind]
     counts = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import assert_never
 
-from trio_tasks.broker import REPARK_MS, Applied, Outcome, StartToken
+from trio_tasks.broker import Applied, Outcome, StartToken
 from trio_tasks.memory.ending import bury, finish
 from trio_tasks.memory.members import is_alive
 from trio_tasks.memory.outbox import add_child, publish
@@ -21,6 +21,7 @@ from trio_tasks.processor.decisions import (
     Skip,
     Verdict,
 )
+from trio_tasks.processor.lease import PARK_MS
 
 __all__ = ["commit", "log"]
 
@@ -49,7 +50,7 @@ def commit(queue: QueueStore, outcome: Outcome, now_ms: int) -> Applied:
         and verdict.unless_served
         and _served(queue, outcome.event, now_ms)
     ):
-        applied, verdict = Applied.PARKED, Park(REPARK_MS, since_ms=now_ms)
+        applied, verdict = Applied.PARKED, Park(PARK_MS, since_ms=now_ms)
 
     if isinstance(verdict, Die | Skip | Cancel) and not outcome.ran:
         job.now.used -= 1  # the start was counted, but no handler began

@@ -33,7 +33,8 @@ UNCOUNTED_INTERRUPTIONS = 10
 """How often a begun attempt is given back uncounted in one generation."""
 
 PARK_MS = 5_000
-"""How long a job that this worker cannot run is put aside before it is tried again."""
+"""How long a job that this worker cannot run is put aside before it is tried again; also by the
+broker, where it turns out that somebody else serves the event after all (`Die.unless_served`)."""
 
 
 def beat_every_ms(lease_ms: int) -> int:

@@ -2,9 +2,9 @@
 
 A script is a file `lua/<name>.lua` in which each line `--@include <part>` stands for the file
 `lua/_<part>.lua`, included once. The part `legal` is rendered from `lifecycle.legal_moves()`, so
-Redis refuses an illegal move by the same data as Python. Lines that are only a comment are not
-sent. The SHA-1 of what is sent is the script's version: workers of different releases never run
-each other's scripts.
+Redis refuses an illegal move by the same data as Python; the part `park` from `lease.PARK_MS`.
+Lines that are only a comment are not sent. The SHA-1 of what is sent is the script's version:
+workers of different releases never run each other's scripts.
 
 Nothing here does I/O. A `Call` says what to send (`EVALSHA sha numkeys keys… args…`, and `EVAL`
 with the source where the server does not know the script) and how to read the reply; the async
@@ -23,6 +23,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from trio_tasks.errors import InternalError
+from trio_tasks.processor.lease import PARK_MS
 from trio_tasks.processor.lifecycle import legal_moves
 from trio_tasks.redis_streams.replies import Reply
 
@@ -112,4 +113,6 @@ def _assembled(text: str, seen: set[str]) -> str:
 def _part(name: str, seen: set[str]) -> str:
     if name == "legal":
         return _LEGAL.format(moves=" ".join(legal_moves()))
+    if name == "park":
+        return f"local PARK = {PARK_MS}"
     return _assembled((_LUA / f"_{name}.lua").read_text("utf-8"), seen)

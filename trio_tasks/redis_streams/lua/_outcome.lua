@@ -2,7 +2,7 @@
 -- Its words, in this order; the kinds are c complete, t retry, k park, u release, i release of a
 -- begun attempt, v release that counts, z die, s skip, x cancel.
 local TARGETS = { c = 'c', t = 'd', k = 'd', u = 'q', i = 'q', v = 'q', z = 'z', s = 's', x = 'x' }
-local REPARK = 5000 -- ms
+--@include park
 
 local function parsed(words)
   local list = {}
@@ -42,7 +42,7 @@ local function apply(id, level, entry, token, idle, o)
   if asked and kind ~= 'c' and kind ~= 'x' then
     kind, answer, o.reason = 'x', 'X', asked
   elseif o.unless == '1' and served(o.event or '') then
-    kind, answer, o.reason, o.delay, o.since = 'k', 'P', 'parked', REPARK, NOW
+    kind, answer, o.reason, o.delay, o.since = 'k', 'P', 'parked', PARK, NOW
   end
   local state = TARGETS[kind]
   if not state or not legal('r', state) then return 'E', false end
