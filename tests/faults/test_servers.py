@@ -47,8 +47,10 @@ async def test_a_server_that_comes_back_without_its_data_after_more_than_a_lease
             back_at = time.monotonic()
             await site.emit(tasks, range(20))
             await eventually(
-                lambda: {run.worker for run in site.runs() if run.at > back_at} == {"one", "two"}
-                and any(run.event == "tick" and run.at > back_at for run in site.runs()),
+                lambda: (
+                    {run.worker for run in site.runs() if run.at > back_at} == {"one", "two"}
+                    and any(run.event == "tick" and run.at > back_at for run in site.runs())
+                ),
                 within=3,
             )
             await site.idle(tasks)
