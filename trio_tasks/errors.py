@@ -46,7 +46,10 @@ class TrioTasksError(Exception):
 class ConfigurationError(TrioTasksError, ValueError):
     """Your fault: an argument, option, handler or pattern is wrong.
 
-    Raised at the call that got the wrong value, before anything was sent or started.
+    Raised at the call that got the wrong value, before anything was sent or started. What only the
+    server can know of an address (user, password, rights, number of the database, a setting that
+    would lose jobs) is said when a manager or a producer is entered, at once: trying again would
+    not help. If it changes later, while they run, that is an outage: `BrokerUnavailableError`.
     """
 
 
