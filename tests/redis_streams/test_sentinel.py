@@ -25,7 +25,7 @@ from trio_tasks import JobState, Producer
 from trio_tasks.connect import broker_for
 from trio_tasks.errors import BrokerUnavailableError, ConfigurationError
 from trio_tasks.redis_streams.address import Address, TlsOptions, parse_address
-from trio_tasks.redis_streams.blocking import BlockingConnection
+from trio_tasks.redis_streams.blocking_connection import BlockingConnection
 from trio_tasks.redis_streams.sentinel import Sentinels
 from trio_tasks.redis_streams.sentinel_address import parse_sentinel_address
 from trio_tasks.redis_streams.wire import open_connection

@@ -24,7 +24,8 @@ cluster.py         asks the node that has a key  cluster_address.py   their URLs
 topology.py        which node has which slot     slot_link.py   a link to wherever a slot is
 
 blocking_broker.py   what a Producer asks of a server, for threads
-blocking.py          its connections             blocking_sentinel.py  asks Sentinels for it
+blocking.py          its connections, kept and made again
+blocking_connection.py  one of them              blocking_sentinel.py  asks Sentinels for it
 ```
 
 This package imports nothing by itself: its pure modules must stay free of I/O.

@@ -7,7 +7,7 @@ from dataclasses import replace
 from trio_tasks.environment import monotonic
 from trio_tasks.errors import BrokerError, BrokerUnavailableError, ConfigurationError
 from trio_tasks.redis_streams.address import Address
-from trio_tasks.redis_streams.blocking import BlockingConnection
+from trio_tasks.redis_streams.blocking_connection import BlockingConnection
 from trio_tasks.redis_streams.sentinel_address import SentinelAddress, refused_by_sentinel, unknown
 from trio_tasks.redis_streams.transport import tls_context
 
