@@ -541,5 +541,8 @@ def test_a_full_memory_refuses_the_emit_and_shows_no_data(own_server: ServerProc
         assert "s3cret" not in f"{caught.value!r} {caught.value.__cause__!r}"
         with pytest.raises(QueueFullError):
             producer.emit("some-event", repeat="@daily")
+        with pytest.raises(QueueFullError) as of_a_batch:
+            producer.emit_many([Emit("some-event"), Emit("some-event", queue="another")])
+        assert len(of_a_batch.value.ids) == 2
         admin.set("maxmemory", 0)
         assert producer.emit("some-event", "s3cret").created

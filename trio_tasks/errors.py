@@ -87,7 +87,15 @@ class QueueFullError(BrokerError):
 
     Nothing of the atomic step that met it was written (one of up to 250 jobs of a queue). Jobs
     that run can still finish.
+
+    Attributes:
+        ids: as those of `BrokerUnavailableError`: the ids of the jobs that were not stored, or of
+            which that is not known, in the order of the call.
     """
+
+    def __init__(self, message: str, *, ids: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.ids: tuple[str, ...] = tuple(ids)
 
 
 class JobNotFoundError(TrioTasksError, LookupError):

@@ -210,7 +210,7 @@ class Producer:
             ConfigurationError: a wrong event or option.
             SerializationError: data that are not strict JSON, do not fit, or are too large.
             BrokerUnavailableError: Redis could not be reached in time; `.ids` has the job's id.
-            QueueFullError: the server's memory is full.
+            QueueFullError: the server's memory is full; `.ids` too.
             RuntimeError: the producer is not entered, or was left.
         """
         return self._emit

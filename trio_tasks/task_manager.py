@@ -463,7 +463,7 @@ class TaskManager(Handlers[A], Generic[A]):
             ConfigurationError: a wrong event or option.
             SerializationError: data that are not strict JSON, do not fit, or are too large.
             BrokerUnavailableError: Redis could not be reached in time; `.ids` has the job's id.
-            QueueFullError: the server's memory is full.
+            QueueFullError: the server's memory is full; `.ids` too.
             RuntimeError: the manager is not entered, was left or has crashed.
         """
         return self._emit

@@ -378,8 +378,10 @@ async def test_full_memory_refuses_emits_and_lets_jobs_finish(server: ServerProc
             admin.set("maxmemory", 1)
             with pytest.raises(QueueFullError, match="memory is full"):
                 await world.emit()
-            with pytest.raises(QueueFullError):
-                await world.broker.emit(jobs(world, BATCH + 1))
+            refused = [*jobs(world, BATCH + 1), world.job(queue="another")]
+            with pytest.raises(QueueFullError) as caught:
+                await world.broker.emit(refused)
+            assert caught.value.ids == tuple(job.id for job in refused)
             assert await worker.end(delivery) is Applied.APPLIED
             assert await worker.take(1) == []
 

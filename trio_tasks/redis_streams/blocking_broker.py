@@ -23,7 +23,7 @@ from trio_tasks.broker import (
     Stored,
 )
 from trio_tasks.environment import monotonic
-from trio_tasks.errors import BrokerError, BrokerUnavailableError
+from trio_tasks.errors import BrokerError, BrokerUnavailableError, QueueFullError
 from trio_tasks.redis_streams import calls
 from trio_tasks.redis_streams.blocking import BlockingLink, pause
 from trio_tasks.redis_streams.checks import check_about, not_told, said_of
@@ -97,8 +97,8 @@ class BlockingBroker:
         Raises:
             BrokerUnavailableError: `ids` names the jobs of which it is not known that they are
                 stored, in the order of the call.
-            QueueFullError: the server's memory is full. Of more than `BATCH` jobs, or of several
-                queues, some may have been stored.
+            QueueFullError: the server's memory is full; `ids` as above. Of more than `BATCH` jobs,
+                or of several queues, some may have been stored.
         """
         by_queue: dict[str, list[NewJob]] = {}
         for job in jobs:
@@ -110,8 +110,8 @@ class BlockingBroker:
                     step = some[start : start + BATCH]
                     call = calls.enqueue(self._keys(queue), step, tombstone_ms=TOMBSTONE_MS)
                     stored[queue] += self._link.call(call, repeat=True)
-        except BrokerUnavailableError as error:
-            raise BrokerUnavailableError(str(error), ids=list(_not_in(stored, jobs))) from error
+        except (BrokerUnavailableError, QueueFullError) as error:
+            raise type(error)(str(error), ids=list(_not_in(stored, jobs))) from error
         self._name(stored)
         answers_of = {queue: iter(answers) for queue, answers in stored.items()}
         return [next(answers_of[job.queue]) for job in jobs]

@@ -33,7 +33,7 @@ from trio_tasks.broker import (
     TickAnswer,
     Watch,
 )
-from trio_tasks.errors import BrokerError, BrokerUnavailableError, JobNotFoundError
+from trio_tasks.errors import BrokerError, BrokerUnavailableError, JobNotFoundError, QueueFullError
 from trio_tasks.job import JobState
 from trio_tasks.redis_streams import calls
 from trio_tasks.redis_streams.address import Address
@@ -170,8 +170,8 @@ class RedisBroker:
         Raises:
             BrokerUnavailableError: `ids` names the jobs of which it is not known that they are
                 stored, in the order of the call.
-            QueueFullError: the server's memory is full. Of more than `BATCH` jobs, or of several
-                queues, some may have been stored.
+            QueueFullError: the server's memory is full; `ids` as above. Of more than `BATCH` jobs,
+                or of several queues, some may have been stored.
         """
         session = self._session
         by_queue: dict[str, list[NewJob]] = {}
@@ -181,12 +181,12 @@ class RedisBroker:
         for queue, some in by_queue.items():
             try:
                 stored[queue] = iter(await session.emits.emit(queue, some))
-            except BrokerUnavailableError as error:
+            except (BrokerUnavailableError, QueueFullError) as error:
                 if len(by_queue) == 1:
                     raise
                 known = {*stored, queue}
                 ids = (*error.ids, *(job.id for job in jobs if job.queue not in known))
-                raise BrokerUnavailableError(str(error), ids=ids) from error
+                raise type(error)(str(error), ids=ids) from error
         await session.name(by_queue)
         return [next(stored[job.queue]) for job in jobs]
 

@@ -91,7 +91,8 @@ class Emits:
         Raises:
             BrokerUnavailableError: it could not be done, or not be known to be done, in time;
                 `ids` names the jobs that this is true of.
-            QueueFullError: the server's memory is full. Of up to `BATCH` jobs none was stored.
+            QueueFullError: the server's memory is full; `ids` as above. Of up to `BATCH` jobs none
+                was stored.
         """
         if len(jobs) > BATCH:
             return await self._in_bulk(queue, jobs)
@@ -210,6 +211,6 @@ def _draw(waiting: deque[_Caller]) -> list[list[_Caller]]:
 
 def _told_to(jobs: Sequence[NewJob], error: BrokerError) -> BrokerError:
     """The error as it concerns one caller, who may hold it while others hold theirs."""
-    if isinstance(error, BrokerUnavailableError):
-        return BrokerUnavailableError(str(error), ids=[job.id for job in jobs])
-    return QueueFullError(str(error)) if isinstance(error, QueueFullError) else error
+    if isinstance(error, BrokerUnavailableError | QueueFullError):
+        return type(error)(str(error), ids=[job.id for job in jobs])
+    return error
