@@ -26,15 +26,15 @@ from typing import (
 import anyio
 from typing_extensions import TypeVar, Unpack
 
-from trio_tasks import environment, interrupts
+from trio_tasks import environment
 from trio_tasks.broker import Broker
 from trio_tasks.callables import Event
 from trio_tasks.connect import Database, broker_for
 from trio_tasks.consumer.events import Events, QueueCounters
 from trio_tasks.context import AsyncEmitFunction, Context
 from trio_tasks.emitter import Emit, Emitter
-from trio_tasks.engine import LOOK_AGAIN_S, OPEN, Engine, Settings, State, not_entered
-from trio_tasks.errors import BrokerUnavailableError, ConfigurationError
+from trio_tasks.engine import OPEN, Engine, Settings, State, not_entered
+from trio_tasks.errors import ConfigurationError
 from trio_tasks.handlers import Handlers, Registry
 from trio_tasks.job import JobEvent
 from trio_tasks.lifespans import checked_lifespan, constant
@@ -45,7 +45,6 @@ from trio_tasks.options import (
     check_id,
     check_int,
     check_name,
-    closest,
     duration_ms,
     group_from,
     refuse_unknown,
@@ -54,6 +53,7 @@ from trio_tasks.outlet import ManagerAccess, ManagerOutlet
 from trio_tasks.processor.processor import Processor
 from trio_tasks.queues import Queue, QueueStatistics, Schedules, Statistics, StopReport
 from trio_tasks.refs import JobRef
+from trio_tasks.serving import chosen_queues, listens, serve
 
 if TYPE_CHECKING:
     from anyio.abc import TaskStatus
@@ -372,43 +372,17 @@ class TaskManager(Handlers[A], Generic[A]):
             As entering and `start()`: in particular `BrokerUnavailableError` if Redis is away when
             it begins. Later outages do not end it.
         """
-        listens = handle_signals
-        if listens is None:
-            listens = task_status is anyio.TASK_STATUS_IGNORED and interrupts.in_main_thread()
-        if listens and not interrupts.in_main_thread():
-            raise ConfigurationError(
-                "handle_signals=True: signals can be listened to in the main thread only"
-            )
+        plainly = task_status is anyio.TASK_STATUS_IGNORED
+        listening = listens(handle_signals, plainly=plainly)
         async with self:
-            engine = self._open("run()")
-            starting = anyio.CancelScope()
-
-            def on_signal() -> None:
-                starting.cancel()
-                engine.request_stop(0.0 if engine.state == "stopping" else self._settings.grace)
-
-            with interrupts.listening(on_signal) if listens else interrupts.not_listening():
-                with starting:
-                    await self.start(queues)
-                if starting.cancelled_caught:
-                    return StopReport()
-                task_status.started(self)
-                async with anyio.create_task_group() as nursery:
-                    if until_idle:
-                        nursery.start_soon(self._stop_when_idle, queues)
-                    await engine.stopped.wait()
-                    nursery.cancel_scope.cancel()
-                return await engine.stop(self._settings.grace)
-
-    async def _stop_when_idle(self, queues: Iterable[str] | None) -> None:
-        engine = self._open("run()")
-        while True:
-            try:
-                await self.until_idle(queues)
-                break
-            except BrokerUnavailableError:  # nobody knows while it is away
-                await anyio.sleep(LOOK_AGAIN_S)
-        await engine.stop(self._settings.grace)
+            return await serve(
+                self._open("run()"),
+                start=lambda: self.start(queues),
+                started=lambda: task_status.started(self),
+                grace=self._settings.grace,
+                listening=listening,
+                idle=(lambda: self.until_idle(queues)) if until_idle else None,
+            )
 
     async def until_idle(self, queues: Iterable[str] | None = None) -> None:
         """Wait until no job of these queues is queued, running or due.
@@ -425,23 +399,7 @@ class TaskManager(Handlers[A], Generic[A]):
         await engine.until_idle(self._served(queues))
 
     def _served(self, queues: Iterable[str] | None) -> list[str]:
-        known = self._registry.queues()
-        if not known:
-            raise ConfigurationError("no handler is registered: there is nothing to process")
-        if queues is None:
-            return known
-        if isinstance(queues, str):
-            raise ConfigurationError(f"queues={queues!r}: give a list of names")
-        chosen = list(dict.fromkeys(queues))
-        for queue in chosen:
-            if queue not in known:
-                raise ConfigurationError(
-                    f"queues={chosen!r}: no handler is registered for {queue!r}"
-                    f"{closest(queue, known)}"
-                )
-        if not chosen:
-            raise ConfigurationError("queues=[]: name at least one queue")
-        return chosen
+        return chosen_queues(self._registry.queues(), queues)
 
     def _open(self, what: str) -> Engine:
         engine = self._engine
