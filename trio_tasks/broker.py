@@ -443,8 +443,14 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
     """A queue in numbers: those that are there now, and totals since the queue exists.
 
-    `due`: delayed jobs whose instant has passed (part of `delayed`); `outgoing`: children that
-    are still under way from this queue to others.
+    They add up: `emitted` is the sum of the jobs that are there (queued, delayed, waiting, running,
+    dead) and of those that are no more (completed, skipped, cancelled, removed).
+
+    Attributes:
+        due: delayed jobs whose instant has passed (part of `delayed`).
+        outgoing: children that are still under way from this queue to others.
+        emitted: jobs that came into being; a new life of an id is one.
+        removed: dead jobs that are dead no more, since a new life of their id has begun.
     """
 
     queued: int
@@ -459,6 +465,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     completed: int
     skipped: int
     cancelled: int
+    removed: int
 
 
 class ScheduleRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,7 +20,7 @@ from typing import Literal, TypeAlias, TypeVar, assert_never
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from tests.contract.world import Backdoor
+from tests.contract.world import Backdoor, adds_up
 from trio_tasks.broker import (
     RECORD_VERSION,
     Applied,
@@ -699,7 +699,8 @@ class _Both:
                 lambda side, queue=queue, ids=ids: side.broker.read(queue, ids, logs=True),
                 lambda jobs: [job and _stored_view(job) for job in jobs],
             )
-            await self._agree(lambda side, queue=queue: side.broker.counts(queue))
+            counts, _ = await self._agree(lambda side, queue=queue: side.broker.counts(queue))
+            assert adds_up(counts), counts
 
     async def compare_all(self) -> None:
         """Lists, schedules and names besides; and that nothing is broken."""

@@ -30,8 +30,10 @@ async def memory_world(
     with anyio.fail_after(patience):
         async with MemoryBroker(tombstone_ms=tombstone_ms) as broker:
             backdoor = MemoryBackdoor(broker.store)
-            yield World(broker, backdoor)
+            world = World(broker, backdoor)
+            yield world
             assert await backdoor.defects() == []
+            assert await world.miscounts() == []
 
 
 class MemoryBackdoor:
@@ -123,8 +125,10 @@ async def redis_world(
         broker = RedisBroker(parse_address(url), namespace=namespace, tombstone_ms=tombstone_ms)
         with anyio.fail_after(patience):
             async with broker:
-                yield World(broker, backdoor)
+                world = World(broker, backdoor)
+                yield world
                 assert await backdoor.defects() == []
+                assert await world.miscounts() == []
         assert backdoor.unknown_keys() == []
     finally:
         backdoor.clear()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.contract.world import LONG_MS, World, error_bytes
-from trio_tasks.broker import Applied
+from tests.contract.world import LONG_MS, World, adds_up, error_bytes
+from trio_tasks.broker import Applied, Debounce
 from trio_tasks.job import JobState
 from trio_tasks.processor.decisions import Cancel, Complete, Die, Park, Retry, Skip, Verdict
 from trio_tasks.processor.lease import PARK_MS
@@ -255,9 +255,38 @@ async def test_outcomes_count_up_to_what_was_emitted(world: World) -> None:
 
     assert (counts.queued, counts.running, counts.delayed, counts.dead) == (1, 1, 2, 1)
     assert (counts.completed, counts.skipped, counts.cancelled) == (1, 1, 1)
-    there = counts.queued + counts.delayed + counts.waiting + counts.running + counts.dead
-    ended = counts.completed + counts.skipped + counts.cancelled
-    assert counts.emitted == there + ended == 8
+    assert (counts.emitted, counts.removed) == (8, 0)
+    assert adds_up(counts)
+
+
+async def test_a_dead_job_whose_id_is_emitted_anew_counts_as_removed(world: World) -> None:
+    for step in ("emitted", "emitted anew", "requeued"):
+        if step == "requeued":
+            await world.broker.requeue("default", "x")
+        else:
+            await world.emit("x")
+        assert adds_up(await world.counts()), step
+        worker = await world.worker()
+        await worker.end(await worker.take_one(), Die("x"))
+        assert adds_up(await world.counts()), step
+    await world.cancel(await world.emit("y"))
+    await world.emit("y", delay_ms=LONG_MS)
+
+    counts = await world.counts()
+
+    assert (counts.emitted, counts.dead, counts.removed) == (4, 1, 1)
+    assert (counts.cancelled, counts.delayed) == (1, 1)
+    assert adds_up(counts)
+
+
+async def test_a_job_that_is_replaced_counts_as_skipped(world: World) -> None:
+    for _ in range(3):
+        await world.emit(debounce=Debounce("trailing", LONG_MS, "digest"))
+        assert adds_up(await world.counts())
+
+    counts = await world.counts()
+
+    assert (counts.emitted, counts.delayed, counts.skipped, counts.removed) == (3, 1, 2, 0)
 
 
 async def test_a_retry_uses_its_attempt_though_no_handler_began(world: World) -> None:

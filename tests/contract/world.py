@@ -39,7 +39,7 @@ from trio_tasks.job import JobState
 from trio_tasks.options import Edge
 from trio_tasks.processor.decisions import Complete, Die, Verdict
 
-__all__ = ["Backdoor", "Worker", "World", "error_bytes"]
+__all__ = ["Backdoor", "Worker", "World", "adds_up", "error_bytes"]
 
 LONG_MS = 60_000
 """A lease or delay that never ends during a test on the real clock."""
@@ -48,6 +48,13 @@ LONG_MS = 60_000
 def error_bytes(text: str) -> bytes:
     """An attempt's error as workers store it."""
     return json.dumps({"type": "ValueError", "message": text, "traceback": ""}).encode()
+
+
+def adds_up(counts: Counts) -> bool:
+    """Invariant 29."""
+    there = counts.queued + counts.delayed + counts.waiting + counts.running + counts.dead
+    gone = counts.completed + counts.skipped + counts.cancelled + counts.removed
+    return counts.emitted == there + gone
 
 
 class Backdoor(Protocol):
@@ -305,6 +312,11 @@ class World:
         jobs = await self.broker.jobs("default", state, limit=limit, after=after)
         assert all(job.state is state for job in jobs)
         return [job.id for job in jobs]
+
+    async def miscounts(self) -> list[Counts]:
+        """The numbers of the queues whose numbers do not add up."""
+        counts = [await self.broker.counts(queue) for queue in await self.broker.queues()]
+        return [each for each in counts if not adds_up(each)]
 
     async def counts(self, queue: str = "default") -> Counts:
         return await self.broker.counts(queue)

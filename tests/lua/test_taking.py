@@ -308,6 +308,18 @@ def test_a_job_whose_event_lives_only_among_the_dead_is_not_served(desk: Desk) -
     assert abs(stored.unknown_since_ms - desk.now_ms()) < 60_000
 
 
+def test_a_lease_ends_at_its_instant_for_all_who_ask(desk: Desk) -> None:
+    """Whom a take would declare dead now serves no event now."""
+    clerk = desk.clerk("w:1", events=[])
+    desk.clerk("knew:1", events=["work"])
+
+    for _ in range(20):  # the outcome mostly comes in the millisecond in which the lease ends
+        delivery = clerk.start()
+        desk.do("ZADD", desk.keys.leases, "XX", desk.now_ms(), "knew:1")
+        assert clerk.end(delivery, Die("x", unless_served=True)) is Applied.APPLIED
+        desk.do("ZADD", desk.keys.leases, desk.now_ms() + LEASE_MS, "knew:1")
+
+
 def test_a_consumers_name_or_host_is_no_event(desk: Desk) -> None:
     clerk = desk.clerk("work:1", events=["other"])
 

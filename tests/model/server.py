@@ -331,7 +331,7 @@ def is_served(server: Server, kind: str) -> bool:
     return any(
         kind in server.served.get(inc, ())
         for inc, until in server.leases.items()
-        if until >= server.now
+        if until > server.now
     )
 
 

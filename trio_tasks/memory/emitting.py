@@ -70,7 +70,7 @@ def _begin_life(queue: QueueStore, new: NewJob, former: StoredJob | None, step: 
         job.earlier = [*former.earlier, *former.numbers]
         job.trim_numbers()
         job.now.number = former.now.number + 1
-        queue.dead.pop(new.id, None)
+        queue.removed += queue.dead.pop(new.id, None) is not None
     queue.jobs[new.id] = job
     queue.emitted += 1
     queue.notices.changed(new.id)

@@ -102,4 +102,5 @@ def counts(queue: QueueStore, now_ms: int) -> Counts:
         completed=queue.completed,
         skipped=queue.skipped,
         cancelled=queue.cancelled,
+        removed=queue.removed,
     )

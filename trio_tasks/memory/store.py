@@ -58,6 +58,7 @@ class QueueStore:
         self.completed = 0
         self.skipped = 0
         self.cancelled = 0
+        self.removed = 0
         self.defects = 0
         self.hint = Hint()
         self.startable = False

@@ -54,7 +54,7 @@ def counts(keys: QueueKeys) -> Call[Counts]:
 
     def parse(reply: Reply) -> Counts:
         queued, running, delayed, due, dead, outgoing, paused, *totals = map(whole, items(reply))
-        emitted, completed, skipped, cancelled = totals
+        emitted, completed, skipped, cancelled, removed = totals
         return Counts(
             queued=queued,
             delayed=delayed,
@@ -68,6 +68,7 @@ def counts(keys: QueueKeys) -> Call[Counts]:
             completed=completed,
             skipped=skipped,
             cancelled=cancelled,
+            removed=removed,
         )
 
     return Call(script("counts"), keys.fixed, [keys.prefix], parser("counts", parse))

@@ -18,7 +18,7 @@ end
 
 -- Whether a living incarnation lists the event.
 local function served(event)
-  for _, name in ipairs(call('ZRANGEBYSCORE', LEASES, NOW, '+inf')) do
+  for _, name in ipairs(call('ZRANGEBYSCORE', LEASES, '(' .. NOW, '+inf')) do
     local about = call('HGET', INCARNATIONS, name) or ''
     local events = string.find(about, '\n\n', 1, true)
     if events and string.find(about, '\n' .. event .. '\n', events + 1, true) then return true end

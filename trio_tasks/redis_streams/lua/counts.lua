@@ -4,9 +4,9 @@
 -- KEYS     the fixed keys of the queue; used: m z dlq out
 -- ARGV     prefix
 -- RETURNS  {queued, running, delayed, due, dead, outgoing, paused, emitted, completed, skipped,
---          cancelled}; the first seven as they are now, the others since the queue exists
+--          cancelled, removed}; the first seven as they are now, the others since the queue exists
 --@include head
-local meta = call('HMGET', META, 'lv', 'pa', 'em', 'c', 's', 'x')
+local meta = call('HMGET', META, 'lv', 'pa', 'em', 'c', 's', 'x', 'rm')
 local queued, running = 0, 0
 for level in string.gmatch(meta[1] or '', '%d') do
   local length = call('XLEN', STREAM .. level)
@@ -19,5 +19,5 @@ for level in string.gmatch(meta[1] or '', '%d') do
 end
 local reply = { queued, running, call('ZCARD', DUE), call('ZCOUNT', DUE, '-inf', NOW),
   call('ZCARD', DLQ), call('XLEN', OUT), meta[2] and 1 or 0 }
-for i = 3, 6 do reply[#reply + 1] = tonumber(meta[i] or 0) end
+for i = 3, 7 do reply[#reply + 1] = tonumber(meta[i] or 0) end
 return reply
