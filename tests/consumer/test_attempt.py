@@ -383,6 +383,7 @@ async def test_a_start_that_is_superseded_while_it_asks_for_its_key_does_not_beg
 
         async def superseded(asks: Sequence[DebounceAsk]) -> list[str | None]:
             membership.debounce = ask
+            await anyio.wait_all_tasks_blocked()  # until it has beaten, as it holds a job now
             await world.backdoor.end_lease("default", membership.incarnation)
             delivery = await heir.take_one()
             answers = await ask(asks)
