@@ -1,4 +1,4 @@
-"""Server time of a memory store: the event loop's clock, set to a date once and never turned back.
+"""Server time of a memory store: the event loop's clock, set to a date once; it jumps if told to.
 
 Trio's `MockClock` moves the loop's clock, so it moves this one. A loop's clock starts anywhere
 (Trio's at a random number) and a store may outlive a loop, so the date is fixed when the store is
@@ -41,6 +41,10 @@ class ServerClock:
     def stop(self) -> None:
         """Stand still until the next `start`."""
         self._base_ms = self.now_ms()
+
+    def jump(self, by_ms: int) -> None:
+        """Be set by somebody, forward or (negative) back: servers' clocks are, now and then."""
+        self._base_ms += by_ms
 
     def now_ms(self) -> int:
         """Server time. Only in the event loop in which it was started."""

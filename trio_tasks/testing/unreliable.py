@@ -73,7 +73,8 @@ class Line(Protocol):
             request: the name of the broker's or membership's method; also "connect" (entering)
                 and "own" (see this module).
             send: has the server carry it out; to be called once at most.
-            asked: what it is about: the jobs of an emit, the outcomes of a step, a queue's name.
+            asked: what it is about: the jobs of an emit, the outcomes of a step, a queue's name,
+                (queue, job) of a cancel or requeue, (queue, paused), (schedule, job) of a tick.
 
         Raises:
             BrokerUnavailableError: the request or its answer was lost.
@@ -174,7 +175,9 @@ class UnreliableBroker:
     ) -> TickAnswer:
         """Turn an occurrence into a job, or pass it over, and advance."""
         return await self._line.carry(
-            "tick", lambda: self._server.tick(schedule, next_at_ms=next_at_ms, job=job), schedule
+            "tick",
+            lambda: self._server.tick(schedule, next_at_ms=next_at_ms, job=job),
+            (schedule, job),
         )
 
     async def queues(self) -> list[str]:
@@ -211,17 +214,17 @@ class UnreliableBroker:
                 queue, job_id, number=number, reason=reason, retention_ms=retention_ms
             )
 
-        return await self._line.carry("cancel", send, job_id)
+        return await self._line.carry("cancel", send, (queue, job_id))
 
     async def requeue(self, queue: str, job_id: str) -> bool:
         """Give a dead job fresh attempts."""
         return await self._line.carry(
-            "requeue", lambda: self._server.requeue(queue, job_id), job_id
+            "requeue", lambda: self._server.requeue(queue, job_id), (queue, job_id)
         )
 
     async def pause(self, queue: str, paused: bool) -> None:
         """Stop handing out jobs of the queue, or go on."""
-        await self._line.carry("pause", lambda: self._server.pause(queue, paused), queue)
+        await self._line.carry("pause", lambda: self._server.pause(queue, paused), (queue, paused))
 
     def watch(self, queue: str, job_id: str | None = None) -> AbstractAsyncContextManager[Watch]:
         """Watch a job or a queue. A watch is lossy by contract, so nothing is done to it here."""

@@ -1,0 +1,159 @@
+"""A program with a bit of everything, for simulations: handlers, and what to emit to them.
+
+What a job's attempts do is in its data, so that whoever draws the data draws the program.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, Literal, cast, get_args
+
+import anyio
+import msgspec
+
+from trio_tasks import (
+    Context,
+    DeadLetter,
+    DebouncePolicy,
+    Discard,
+    Emit,
+    Handlers,
+    Job,
+    RetryLater,
+    TaskManager,
+)
+from trio_tasks.environment import Luck
+
+__all__ = ["ENDS", "Attempt", "End", "Site", "Work", "draw_emit", "to_key", "to_work"]
+
+End = Literal["return", "fail", "later", "discard", "die", "hang", "swallow"]
+ENDS = cast("tuple[End, ...]", get_args(End))
+
+
+class Attempt(msgspec.Struct):
+    """One attempt of a job: how long it takes, what it emits, how it ends."""
+
+    seconds: float
+    end: End
+    children: int = 0
+    logs: bool = False
+
+
+class Work(msgspec.Struct):
+    """A job's data: what its attempts do; the last one stands for all further ones."""
+
+    attempts: list[Attempt]
+    key: int = 0
+
+
+class Site:
+    """The outside world, and handlers that act upon it.
+
+    Attributes:
+        returned: handlers of "work" that came to their end, by job.
+        children: … of "child".
+    """
+
+    def __init__(self) -> None:
+        self.returned = Counter[str]()
+        self.children = Counter[str]()
+
+    def build(self, db: str) -> TaskManager[Any]:
+        """What `simulate` asks for."""
+        tasks = TaskManager(db, concurrency=2, processor={"retry": {"delay": 3}})
+        main, other = Handlers[Any](queue="main"), Handlers[Any](queue="other")
+
+        @main.handler("work", timeout=45)
+        async def work(job: Job[Work], ctx: Context[Any]) -> int:
+            plan = job.data.attempts[min(job.attempt, len(job.data.attempts)) - 1]
+            if plan.logs:
+                job.logger(f"attempt {job.attempt}")
+            for number in range(plan.children):
+                ctx.emit("child", job.id, queue=("main", "other")[number % 2], delay=number or None)
+            await _do(plan)
+            self.returned[job.id] += 1
+            return job.attempt
+
+        @main.handler("first", debounce=DebouncePolicy(90, key=_key), attempts=2)
+        async def first(job: Job[Work]) -> None:
+            await _do(job.data.attempts[0])
+
+        @other.handler("last", debounce=DebouncePolicy(20, key=_key, edge="trailing"), attempts=3)
+        async def last(job: Job[Work]) -> None:
+            await _do(job.data.attempts[0])
+
+        for group in (main, other):
+
+            @group.handler("child")
+            async def child(job: Job[str]) -> None:
+                await anyio.sleep(0.5)
+                self.children[job.id] += 1
+
+        @other.handler("often", repeat="*/20 * * * *")
+        async def often(job: Job[None]) -> None:
+            assert job.scheduled_for is not None
+
+        tasks.include(main, other)
+        return tasks
+
+
+def _key(job: Any) -> str:
+    return str(job.data.key)
+
+
+async def _do(plan: Attempt) -> None:
+    try:
+        await anyio.sleep(plan.seconds)
+    except anyio.get_cancelled_exc_class():  # noqa: ASYNC103 - some handlers do that
+        if plan.end != "swallow":
+            raise
+    match plan.end:
+        case "fail":
+            raise ConnectionError
+        case "later":
+            raise RetryLater(10)
+        case "discard":
+            raise Discard("enough")
+        case "die":
+            raise DeadLetter("too bad")
+        case "hang":
+            await anyio.sleep_forever()  # until its time-out
+        case "return" | "swallow":
+            pass
+
+
+def to_work(plan: list[Attempt], **options: Any) -> Emit[Any]:
+    """A job that does this; options as for `emit`."""
+    return Emit("work", Work(plan), queue="main", **options)
+
+
+def to_key(event: Literal["first", "last"], key: int, plan: Attempt) -> Emit[Any]:
+    """A job under a debounce key: the first of a window runs, or the last of a burst."""
+    return Emit(event, Work([plan], key), queue={"first": "main", "last": "other"}[event])
+
+
+def draw_emit(luck: Luck) -> Emit[Any]:
+    """Something, by luck."""
+    ends: tuple[End, ...] = ("return",) * 6 + ("fail", "later", "die", "discard", "swallow")
+    plan = [
+        Attempt(luck.expovariate(1 / 6), luck.choice(ends), luck.randrange(3), luck.random() < 0.2)
+        for _ in range(3)
+    ]
+    match luck.randrange(10):
+        case 0:
+            return to_key("first", luck.randrange(2), plan[0])
+        case 1:
+            return to_key("last", luck.randrange(2), plan[0])
+        case 2:
+            return to_work(plan, delay=luck.expovariate(1 / 60))
+        case 3:
+            return to_work(plan, deadline=luck.expovariate(1 / 20))
+        case 4:
+            return to_work(plan, id=f"chosen-{luck.randrange(4)}")
+        case 5:
+            return to_work(plan, priority=luck.randrange(10), attempts=luck.randrange(1, 4))
+        case 6:
+            long = Attempt(luck.uniform(20, 40), "return")
+            return to_work([long], attempts=10)
+        case _:
+            return to_work(plan)

@@ -1,0 +1,188 @@
+"""The whole engine in virtual time: programs of jobs, faults and people, drawn by Hypothesis."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from property_tests.site import ENDS, Attempt, Site, draw_emit, to_key, to_work
+from trio_tasks import Emit, Job, TaskManager
+from trio_tasks.testing import Report, simulate
+from trio_tasks.testing.program import (
+    Action,
+    CancelJob,
+    ClockStep,
+    Crash,
+    CutOff,
+    EmitJob,
+    Faults,
+    Losses,
+    Outage,
+    Pause,
+    Stop,
+)
+from trio_tasks.testing.simulation import run_program
+
+_examples = settings().max_examples
+_some = settings(max_examples=max(1, _examples // 2))
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Generator[None]:
+    """A simulation warns of thousands of troubles, as it should."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+# --- programs -----------------------------------------------------------------------------------
+
+attempts = st.builds(
+    Attempt,
+    seconds=st.sampled_from([0.0, 0.1, 1.0, 8.0, 25.0, 60.0]),
+    end=st.sampled_from(["return", "return", "return", *ENDS]),
+    children=st.integers(0, 3),
+    logs=st.booleans(),
+)
+
+
+options = st.fixed_dictionaries(
+    {},
+    optional={
+        "priority": st.integers(0, 2),
+        "id": st.sampled_from(["a", "b"]),
+        "delay": st.sampled_from([0.5, 30.0]),
+        "deadline": st.sampled_from([1.0, 60.0]),
+        "attempts": st.integers(1, 3),
+    },
+)
+emits = st.builds(
+    lambda plan, options: to_work(plan, **options),
+    st.lists(attempts, min_size=1, max_size=4),
+    options,
+) | st.builds(to_key, st.sampled_from(["first", "last"]), st.integers(0, 1), attempts)
+
+times = st.floats(0.001, 600).map(lambda at_s: round(at_s, 3))
+whiles = st.sampled_from([0.01, 1.0, 4.0, 12.0, 25.0, 45.0, 100.0])
+which = st.integers(0, 2)
+actions: st.SearchStrategy[Action] = st.one_of(
+    st.builds(EmitJob, times, emits),
+    st.builds(EmitJob, times, emits),
+    st.builds(EmitJob, times, emits),
+    st.builds(CancelJob, times, which),
+    st.builds(Pause, times, whiles, which),
+    st.builds(Stop, times, whiles, which),
+    st.builds(Crash, times, whiles, which),
+    st.builds(CutOff, times, whiles, which),
+    st.builds(Outage, times, whiles),
+    st.builds(Losses, times, whiles),
+    st.builds(ClockStep, times, st.sampled_from([-3600.0, -40.0, -1.0, 1.0, 20.0, 40.0, 3600.0])),
+)
+programs = st.lists(actions, max_size=40).map(
+    lambda drawn: sorted(drawn, key=lambda action: action.at_s)
+)
+
+
+@_some
+@given(programs, st.integers(0, 2**16), st.integers(1, 3))
+def test_whatever_happens_every_job_comes_to_its_end_once(
+    program: list[Action], seed: int, workers: int
+) -> None:
+    site = Site()
+    report = run_program(site.build, program, seed=seed, workers=workers)
+
+    assert report.emitted == report.completed + report.dead + report.skipped + report.cancelled
+    assert report.delayed == 0
+    # Handlers that return count as completed, unless a fault came in between or a cancel did.
+    assert sum(site.returned.values()) + sum(site.children.values()) <= report.starts
+    if not any(isinstance(action, CancelJob) for action in program):
+        assert report.cancelled == 0
+
+
+@_some
+@given(programs, st.integers(0, 2**16))
+def test_without_faults_of_their_own_jobs_complete_whatever_the_others_are(
+    program: list[Action], seed: int
+) -> None:
+    done = Counter[int]()
+
+    def build(db: str) -> TaskManager[Any]:
+        tasks = TaskManager(db, concurrency=3)
+
+        @tasks.handler("work", attempts=1000)
+        async def work(job: Job[int]) -> None:
+            await anyio.sleep(job.data % 13)
+            done[job.data] += 1
+
+        return tasks
+
+    numbered: list[Action] = [
+        EmitJob(action.at_s, Emit("work", place)) if isinstance(action, EmitJob) else action
+        for place, action in enumerate(program)
+        if not isinstance(action, CancelJob)
+    ]
+    report = run_program(build, numbered, seed=seed)
+    assert report.emitted == report.completed
+    assert len(done) == report.emitted
+    troubles = sum(not isinstance(action, EmitJob) for action in numbered)
+    assert troubles or max(done.values(), default=1) == 1
+
+
+# --- seeds --------------------------------------------------------------------------------------
+
+
+_RATES = ("outages", "cut_offs", "crashes", "losses", "stops", "pauses", "cancels", "clock_steps")
+
+
+def _life(seed: int, *, hours: float, per_hour: float, rate: float) -> Report:
+    faults = Faults(**dict.fromkeys(_RATES, rate))
+    return simulate(
+        Site().build, seed=seed, hours=hours, emits=draw_emit, per_hour=per_hour, faults=faults
+    )
+
+
+def test_thousands_of_hours_of_faults_lose_nothing() -> None:
+    hours = 20.0 * _examples
+    report = _life(4711, hours=hours, per_hour=0.5, rate=0.03)
+    assert report.hours >= hours
+    assert report.emitted > 0.6 * hours  # four occurrences a day, and twelve jobs
+    assert min(report.happened[kind] for kind in _RATES) > 0
+
+
+@pytest.mark.parametrize("seed", range(max(2, _examples // 20)))
+def test_many_faults_in_a_short_time_lose_nothing(seed: int) -> None:
+    report = _life(seed, hours=2, per_hour=60, rate=10)
+    assert report.emitted > 0
+
+
+_SCRIPT = """
+import logging, sys
+logging.disable(logging.CRITICAL)
+from property_tests.test_simulation import _life
+print(_life(11, hours=4, per_hour=30, rate=4).fingerprint)
+"""
+
+
+def test_a_seed_repeats_the_same_run_in_any_process() -> None:
+    here = _life(11, hours=4, per_hour=30, rate=4).fingerprint
+    again = _life(11, hours=4, per_hour=30, rate=4).fingerprint
+    other = subprocess.run(
+        [sys.executable, "-c", _SCRIPT],
+        cwd=Path(__file__).parent.parent,
+        env={"PYTHONHASHSEED": "7", "PYTHONPATH": "."},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert here == again == other.stdout.strip()

@@ -1,0 +1,259 @@
+"""`simulate` as users meet it: bugs of theirs are found, and the seed repeats them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import fields
+from random import Random
+from typing import Any
+
+import anyio
+import pytest
+import trio
+
+from tests.test_docs import DOCS, blocks, compiled
+from trio_tasks import (
+    ConfigurationError,
+    Context,
+    Emit,
+    Job,
+    RetryPolicy,
+    TaskManager,
+)
+from trio_tasks.testing import Faults, Report, SimulationError, simulate
+
+Build = Callable[[str], TaskManager[Any]]
+
+
+@pytest.fixture(autouse=True)
+def _quiet(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("CRITICAL", logger="trio_tasks")
+
+
+def _draw(luck: Random) -> Emit[Any]:
+    return Emit("pay", luck.randrange(10**9))
+
+
+class Bank:
+    """Where a handler books payments; with a bug, or without."""
+
+    def __init__(self, *, twice: bool) -> None:
+        self.payments = Counter[int]()
+        self._twice = twice
+
+    def build(self, db: str) -> TaskManager[Any]:
+        tasks = TaskManager(db, concurrency=3)
+
+        @tasks.handler("pay", attempts=100)
+        async def pay(job: Job[int]) -> None:
+            if self._twice or not self.payments[job.data]:
+                self.payments[job.data] += 1
+            await trio.sleep(5)  # … and whoever is interrupted here pays once more
+
+        return tasks
+
+
+def _run(bank: Bank, seed: int) -> Report:
+    return simulate(bank.build, seed=seed, hours=3, emits=_draw, faults={"crashes": 3})
+
+
+def _paid_twice(seed: int) -> tuple[list[int], str]:
+    bank = Bank(twice=True)
+    report = _run(bank, seed)
+    return [payment for payment, times in bank.payments.items() if times > 1], report.fingerprint
+
+
+def test_a_handler_that_is_not_idempotent_is_found_and_the_seed_repeats_it() -> None:
+    found = next(seed for seed in range(20) if _paid_twice(seed)[0])
+    assert _paid_twice(found) == _paid_twice(found)
+
+
+def test_the_same_handler_without_the_bug_passes() -> None:
+    for seed in range(5):
+        bank = Bank(twice=False)
+        report = _run(bank, seed)
+        assert set(bank.payments.values()) == {1}
+        assert report.completed == report.emitted == len(bank.payments)
+        assert report.happened["crashes"] >= 0
+
+
+def _with_policy(policy: RetryPolicy) -> Report:
+    outage = Random(5)
+
+    def build(db: str) -> TaskManager[Any]:
+        tasks = TaskManager(db, processor={"retry": policy})
+
+        @tasks.handler("fetch")
+        async def fetch() -> None:
+            await trio.sleep(1)
+            if outage.random() < 0.2:
+                raise ConnectionResetError
+
+        return tasks
+
+    return simulate(build, seed=2, hours=5, emits=[Emit("fetch")], faults=None)
+
+
+def test_a_policy_that_gives_up_too_soon_is_seen_in_the_report() -> None:
+    report = _with_policy(RetryPolicy(max_retries=20, give_up_on=(OSError,)))
+    assert report.dead > 10
+    letter = report.dead_letters[0]
+    assert letter.reason == "not_retryable"
+    assert letter.error is not None
+    assert letter.error.type == "ConnectionResetError"
+
+    report = _with_policy(RetryPolicy(max_retries=20))
+    assert report.dead == 0
+    assert report.retried > 10
+
+
+def _stubborn(db: str) -> TaskManager[Any]:
+    """Now and then a handler that never ends."""
+    tasks = TaskManager(db)
+
+    @tasks.handler("job")
+    async def handler(job: Job[int]) -> None:
+        if job.data == 3:
+            await anyio.sleep_forever()
+
+    return tasks
+
+
+def _run_stubborn(seed: int) -> None:
+    simulate(_stubborn, seed=seed, hours=0.5, emits=lambda luck: Emit("job", luck.randrange(4)))
+
+
+def test_a_handler_that_hangs_is_an_error_that_names_the_job_and_the_seed() -> None:
+    with pytest.raises(
+        SimulationError, match=r"stuck in queue 'default': job .* running"
+    ) as caught:
+        _run_stubborn(3)
+    error = caught.value
+    assert "seed=3" in str(error)
+    assert error.report.seed == 3
+    assert error.violations == tuple(str(error).splitlines()[: len(error.violations)])
+    assert error.report.trace[-1] in str(error)
+
+    with pytest.raises(SimulationError) as again:
+        _run_stubborn(3)
+    assert again.value.report.fingerprint == error.report.fingerprint
+    assert again.value.violations == error.violations
+
+
+def test_each_seed_goes_another_way() -> None:
+    prints = {_run(Bank(twice=False), seed).fingerprint for seed in range(5)}
+    assert len(prints) == 5
+
+
+def test_the_report_counts_children_schedules_and_faults() -> None:
+    def build(db: str) -> TaskManager[Any]:
+        tasks = TaskManager(db, concurrency=2)
+
+        @tasks.handler("parent", queue="a")
+        async def parent(ctx_job: Job[None], ctx: Context[Any]) -> None:
+            ctx.emit("child", queue="b")
+
+        @tasks.handler("child", queue="b")
+        async def child() -> None: ...
+
+        @tasks.handler("hourly", queue="b", repeat="30 * * * *")
+        async def hourly() -> None: ...
+
+        return tasks
+
+    report = simulate(build, seed=1, hours=10, emits=[Emit("parent", queue="a")], faults=None)
+    parents = report.happened["emits"]
+    assert parents > 100
+    assert report.emitted == report.completed == report.starts == 2 * parents + 10
+    assert set(report.happened.values()) == {0, parents}
+    assert report.hours == pytest.approx(10, abs=0.1)
+    assert re.match(r"seed 1, 10 hours: \d+ jobs", str(report))
+
+
+def test_all_clocks_are_the_virtual_one() -> None:
+    seen: list[tuple[Any, Any]] = []
+
+    def build(db: str) -> TaskManager[Any]:
+        tasks = TaskManager(db)
+
+        @tasks.handler("daily", repeat="0 6 * * *")
+        async def daily(job: Job[None]) -> None:
+            seen.append((job.scheduled_for, job.emitted_at))
+
+        return tasks
+
+    simulate(build, seed=0, hours=48, faults=None)
+    assert [at.isoformat() for at, _ in seen] == [
+        "2024-01-01T06:00:00+00:00",
+        "2024-01-02T06:00:00+00:00",
+    ]
+    assert all(0 <= (emitted - at).total_seconds() < 1 for at, emitted in seen)
+
+
+def test_what_leaves_a_manager_comes_out_with_the_seed() -> None:
+    def build(db: str) -> TaskManager[Any]:
+        raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine") as caught:
+        simulate(build, seed=99)
+    assert caught.value.__notes__ == ["simulate(..., seed=99) repeats it"]
+
+
+def test_a_sync_handler_is_refused() -> None:
+    def build(db: str) -> TaskManager[Any]:
+        tasks = TaskManager(db)
+        tasks.register_handler(lambda: None, event="sync")
+        return tasks
+
+    with pytest.raises(ConfigurationError, match="sync function"):
+        simulate(build, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": -1}, "seed"),
+        ({"hours": 0}, "hours"),
+        ({"workers": 0}, "workers"),
+        ({"per_hour": -1}, "per_hour"),
+        ({"faults": {"crash": 1}}, "did you mean 'crashes'"),
+        ({"faults": {"crashes": -1}}, "crashes"),
+        ({"faults": {"longest": 0.5}}, "longest"),
+        ({"emits": ["job"]}, "no Emit"),
+    ],
+)
+def test_wrong_arguments_are_refused_at_once(options: dict[str, Any], message: str) -> None:
+    options.setdefault("seed", 0)
+    with pytest.raises(ConfigurationError, match=message):
+        simulate(_stubborn, **options)
+
+
+def test_inside_an_event_loop_is_an_error() -> None:
+    async def main() -> None:
+        simulate(_stubborn, seed=0)
+
+    with pytest.raises(RuntimeError, match="run"):
+        trio.run(main)
+
+
+def test_faults_have_defaults_and_none_means_none() -> None:
+    report = simulate(_stubborn, seed=0, hours=200, per_hour=0)
+    assert sum(report.happened.values()) > 20
+    report = simulate(_stubborn, seed=0, hours=200, per_hour=0, faults=None)
+    assert sum(report.happened.values()) == 0
+    assert Faults().crashes > 0
+
+
+def test_the_test_in_the_docs_passes() -> None:
+    [block] = [block for block in blocks(DOCS / "simulation.md") if block.is_test]
+    namespace: dict[str, Any] = {"__name__": "docs"}
+    exec(compiled(block, "simulation.md"), namespace)
+    namespace["test_bookings_survive_faults"]()
+
+
+def test_the_table_in_the_docs_lists_all_faults() -> None:
+    text = (DOCS / "simulation.md").read_text()
+    shown = re.findall(r"^  \| `(\w+)` \|", text, re.MULTILINE)
+    assert [*shown, "longest"] == [field.name for field in fields(Faults)]
