@@ -127,9 +127,10 @@ def to_work(plan: list[Attempt], **options: Any) -> Emit[Any]:
     return Emit("work", Work(plan), queue="main", **options)
 
 
-def to_key(event: Literal["first", "last"], key: int, plan: Attempt) -> Emit[Any]:
+def to_key(event: Literal["first", "last"], key: int, plan: Attempt, **options: Any) -> Emit[Any]:
     """A job under a debounce key: the first of a window runs, or the last of a burst."""
-    return Emit(event, Work([plan], key), queue={"first": "main", "last": "other"}[event])
+    queue = {"first": "main", "last": "other"}[event]
+    return Emit(event, Work([plan], key), queue=queue, **options)
 
 
 def draw_emit(luck: Luck) -> Emit[Any]:
@@ -141,7 +142,7 @@ def draw_emit(luck: Luck) -> Emit[Any]:
     ]
     match luck.randrange(10):
         case 0:
-            return to_key("first", luck.randrange(2), plan[0])
+            return to_key("first", luck.randrange(2), plan[0], attempts=luck.randrange(1, 4))
         case 1:
             return to_key("last", luck.randrange(2), plan[0])
         case 2:

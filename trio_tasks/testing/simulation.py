@@ -205,10 +205,11 @@ def run_program(
 
 def _single(error: Exception) -> Exception:
     """What is wrapped in groups of one, as everything is that leaves a nursery."""
-    if isinstance(error, ExceptionGroup):
-        inner, *others = cast("ExceptionGroup[Exception]", error).exceptions
-        if not others:
-            return _single(inner)
+    while isinstance(error, ExceptionGroup):
+        inner: Sequence[Exception] = cast("ExceptionGroup[Exception]", error).exceptions
+        if len(inner) != 1:
+            return cast("ExceptionGroup[Exception]", error)
+        (error,) = inner
     return error
 
 

@@ -328,5 +328,6 @@ def _release(delivery: Delivery) -> Outcome:
         event="" if delivery.record is None else delivery.record.event,
         attempt=delivery.attempt,
         verdict=Release(counted=False, began=False),
+        ran=False,
         generation=delivery.generation,
     )
