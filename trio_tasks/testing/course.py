@@ -178,7 +178,6 @@ class Courses:
         elif isinstance(verdict, Release):
             course.used -= not verdict.counted
         elif isinstance(verdict, Retry):
-            course.used -= not outcome.ran
             course.due_at_ms = self._store.clock.now_ms() + verdict.delay_ms
             self._waiting[token.queue, token.job_id] = course
         else:

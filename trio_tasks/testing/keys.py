@@ -81,7 +81,7 @@ class DebounceKeys:
         queue, job_id = ask.token.queue, ask.token.job_id
         key = self._trailing.get((queue, ask.digest))
         place = None if key is None else key.places.get(job_id)
-        if key is not None and place is not None and answer in (None, job_id):
+        if key is not None and place is not None and answer == job_id:
             if place < key.ran:
                 yield f"job {job_id!r} runs after one of its debounce key that was emitted later"
             key.ran = max(key.ran, place)

@@ -87,7 +87,6 @@ class Ledger:
         self._cancel_at: dict[tuple[str, str], float] = {}
         self._occurrences: set[tuple[str, str, int]] = set()
         self._born: set[tuple[str, str | None]] = set()
-        self._minted_only = True
         self._born_for_sure = True
         self._checksum = 0
         self._last_at: float = 0.0
@@ -169,7 +168,6 @@ class Ledger:
             if answer.created and self._courses.emitted(job):
                 self._keys.emitted(job)
                 self._born.add((job.id, job.number))
-                self._minted_only &= job.number is None
         return " ".join(f"{job.record.event}:{job.id}" for job in jobs)
 
     def _ticked(self, schedule: ScheduleRecord, job: NewJob | None, answer: TickAnswer) -> str:
@@ -246,7 +244,7 @@ class Ledger:
         else:
             # Whether it meets a living job of its id, nobody tells us.
             self._courses.may_be_emitted(child)
-            self._minted_only = self._born_for_sure = False
+            self._born_for_sure = False
 
     def _completed_all_the_same(self, client: Client, token: StartToken) -> None:
         """A request to cancel reaches the handler with the next beat but one, if all is well."""
@@ -339,9 +337,8 @@ class Ledger:
         there = sum(
             self.in_state(state) for state in (JobState.QUEUED, JobState.DELAYED, JobState.DEAD)
         )
-        ended = sum(self.total(what) for what in ("completed", "skipped", "cancelled"))
-        # A dead job whose chosen id is emitted anew is counted no more.
-        if self._minted_only and there + ended != emitted:
+        ended = sum(self.total(what) for what in ("completed", "skipped", "cancelled", "removed"))
+        if there + ended != emitted:
             self.violations.append(
                 f"{emitted} jobs came into being, {there} are there and {ended} have ended"
             )
