@@ -5,7 +5,8 @@ What a job's attempts do is in its data, so that whoever draws the data draws th
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
+from itertools import count
 from typing import Any, Literal, cast, get_args
 
 import anyio
@@ -23,8 +24,22 @@ from trio_tasks import (
     TaskManager,
 )
 from trio_tasks.environment import Luck
+from trio_tasks.testing import Faults, Report, simulate
 
-__all__ = ["ENDS", "Attempt", "End", "Site", "Work", "draw_emit", "to_key", "to_work"]
+__all__ = [
+    "ENDS",
+    "RATES",
+    "Attempt",
+    "End",
+    "Site",
+    "Steady",
+    "Work",
+    "draw_emit",
+    "life",
+    "steady_life",
+    "to_key",
+    "to_work",
+]
 
 End = Literal["return", "fail", "later", "discard", "die", "hang", "swallow"]
 ENDS = cast("tuple[End, ...]", get_args(End))
@@ -60,7 +75,7 @@ class Site:
 
     def build(self, db: str) -> TaskManager[Any]:
         """What `simulate` asks for."""
-        tasks = TaskManager(db, concurrency=2, processor={"retry": {"delay": 3}})
+        tasks = TaskManager(db, concurrency=2, lease=12, processor={"retry": {"delay": 3}})
         main, other = Handlers[Any](queue="main"), Handlers[Any](queue="other")
 
         @main.handler("work", timeout=45)
@@ -78,7 +93,7 @@ class Site:
         async def first(job: Job[Work]) -> None:
             await _do(job.data.attempts[0])
 
-        @other.handler("last", debounce=DebouncePolicy(20, key=_key, edge="trailing"), attempts=3)
+        @other.handler("last", debounce=DebouncePolicy(4, key=_key, edge="trailing"), attempts=3)
         async def last(job: Job[Work]) -> None:
             await _do(job.data.attempts[0])
 
@@ -95,6 +110,39 @@ class Site:
 
         tasks.include(main, other)
         return tasks
+
+
+class Steady:
+    """Jobs that do not fail of their own, and have one child each."""
+
+    def __init__(self) -> None:
+        self.done = Counter[int]()
+        self._children = defaultdict[int, set[str]](set)
+
+    def build(self, db: str) -> TaskManager[Any]:
+        """What `simulate` asks for."""
+        tasks = TaskManager(db, concurrency=3)
+
+        @tasks.handler("work", attempts=1000)
+        async def work(job: Job[int], ctx: Context[Any]) -> None:
+            await anyio.sleep(job.data % 13)
+            ctx.emit("child", job.data, queue=("default", "other")[job.data % 2])
+            self.done[job.data] += 1
+
+        for queue in ("default", "other"):
+
+            @tasks.handler("child", queue=queue, attempts=1000)
+            async def child(job: Job[int]) -> None:
+                self._children[job.data].add(job.id)
+
+        return tasks
+
+    def check(self, report: Report) -> None:
+        """What must hold for this program, whatever the faults were."""
+        assert report.emitted == report.completed == 2 * len(self.done)
+        assert dict.fromkeys(self.done, 1) == {
+            number: len(children) for number, children in self._children.items()
+        }
 
 
 def _key(job: Any) -> str:
@@ -140,10 +188,10 @@ def draw_emit(luck: Luck) -> Emit[Any]:
         Attempt(luck.expovariate(1 / 6), luck.choice(ends), luck.randrange(3), luck.random() < 0.2)
         for _ in range(3)
     ]
-    match luck.randrange(10):
-        case 0:
+    match luck.randrange(12):
+        case 0 | 10:
             return to_key("first", luck.randrange(2), plan[0], attempts=luck.randrange(1, 4))
-        case 1:
+        case 1 | 11:
             return to_key("last", luck.randrange(2), plan[0])
         case 2:
             return to_work(plan, delay=luck.expovariate(1 / 60))
@@ -158,3 +206,34 @@ def draw_emit(luck: Luck) -> Emit[Any]:
             return to_work([long], attempts=10)
         case _:
             return to_work(plan)
+
+
+RATES = tuple(kind for kind in Faults.__slots__ if kind != "longest")
+
+
+def life(seed: int, *, hours: float, per_hour: float, rate: float) -> Report:
+    """A life of a `Site` in which each fault comes so many times an hour."""
+    return simulate(
+        Site().build,
+        seed=seed,
+        hours=hours,
+        emits=draw_emit,
+        per_hour=per_hour,
+        faults=dict.fromkeys(RATES, rate),
+    )
+
+
+def steady_life(seed: int, *, hours: float, per_hour: float, rate: float) -> Report:
+    """The same of a `Steady`, whose jobs nobody cancels."""
+    site = Steady()
+    numbers = count()
+    report = simulate(
+        site.build,
+        seed=seed,
+        hours=hours,
+        emits=lambda _: Emit("work", next(numbers)),
+        per_hour=per_hour,
+        faults=dict.fromkeys(RATES, rate) | {"cancels": 0},
+    )
+    site.check(report)
+    return report

@@ -5,19 +5,16 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from property_tests.site import ENDS, Attempt, Site, draw_emit, to_key, to_work
-from trio_tasks import Emit, Job, TaskManager
-from trio_tasks.testing import Report, simulate
+from property_tests.site import ENDS, RATES, Attempt, Site, Steady, life, to_key, to_work
+from trio_tasks import Emit
 from trio_tasks.testing.program import (
     Action,
     CancelJob,
@@ -25,7 +22,6 @@ from trio_tasks.testing.program import (
     Crash,
     CutOff,
     EmitJob,
-    Faults,
     Losses,
     Outage,
     Pause,
@@ -119,68 +115,45 @@ def test_whatever_happens_every_job_comes_to_its_end_once(
 def test_without_faults_of_their_own_jobs_complete_whatever_the_others_are(
     program: list[Action], seed: int
 ) -> None:
-    done = Counter[int]()
-
-    def build(db: str) -> TaskManager[Any]:
-        tasks = TaskManager(db, concurrency=3)
-
-        @tasks.handler("work", attempts=1000)
-        async def work(job: Job[int]) -> None:
-            await anyio.sleep(job.data % 13)
-            done[job.data] += 1
-
-        return tasks
-
+    site = Steady()
     numbered: list[Action] = [
         EmitJob(action.at_s, Emit("work", place)) if isinstance(action, EmitJob) else action
         for place, action in enumerate(program)
         if not isinstance(action, CancelJob)
     ]
-    report = run_program(build, numbered, seed=seed)
-    assert report.emitted == report.completed
-    assert len(done) == report.emitted
+    site.check(run_program(site.build, numbered, seed=seed))
     troubles = sum(not isinstance(action, EmitJob) for action in numbered)
-    assert troubles or max(done.values(), default=1) == 1
+    assert troubles or max(site.done.values(), default=1) == 1
 
 
 # --- seeds --------------------------------------------------------------------------------------
 
 
-_RATES = ("outages", "cut_offs", "crashes", "losses", "stops", "pauses", "cancels", "clock_steps")
-
-
-def _life(seed: int, *, hours: float, per_hour: float, rate: float) -> Report:
-    faults = Faults(**dict.fromkeys(_RATES, rate))
-    return simulate(
-        Site().build, seed=seed, hours=hours, emits=draw_emit, per_hour=per_hour, faults=faults
-    )
-
-
 def test_thousands_of_hours_of_faults_lose_nothing() -> None:
     hours = 20.0 * _examples
-    report = _life(4711, hours=hours, per_hour=0.5, rate=0.03)
+    report = life(4711, hours=hours, per_hour=0.5, rate=0.03)
     assert report.hours >= hours
     assert report.emitted > 0.6 * hours  # four occurrences a day, and twelve jobs
-    assert min(report.happened[kind] for kind in _RATES) > 0
+    assert min(report.happened[kind] for kind in RATES) > 0
 
 
 @pytest.mark.parametrize("seed", range(max(2, _examples // 20)))
 def test_many_faults_in_a_short_time_lose_nothing(seed: int) -> None:
-    report = _life(seed, hours=2, per_hour=60, rate=10)
+    report = life(seed, hours=2, per_hour=60, rate=10)
     assert report.emitted > 0
 
 
 _SCRIPT = """
 import logging, sys
 logging.disable(logging.CRITICAL)
-from property_tests.test_simulation import _life
-print(_life(11, hours=4, per_hour=30, rate=4).fingerprint)
+from property_tests.site import life
+print(life(11, hours=4, per_hour=30, rate=4).fingerprint)
 """
 
 
 def test_a_seed_repeats_the_same_run_in_any_process() -> None:
-    here = _life(11, hours=4, per_hour=30, rate=4).fingerprint
-    again = _life(11, hours=4, per_hour=30, rate=4).fingerprint
+    here = life(11, hours=4, per_hour=30, rate=4).fingerprint
+    again = life(11, hours=4, per_hour=30, rate=4).fingerprint
     other = subprocess.run(
         [sys.executable, "-c", _SCRIPT],
         cwd=Path(__file__).parent.parent,

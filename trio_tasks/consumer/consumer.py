@@ -104,7 +104,7 @@ class ConsumerCore:
         self._on_tick_hint = on_tick_hint
         self._on_rejoined = on_rejoined
         self._ids = environment.Ids()
-        self._relay_wanted: set[str] = set()
+        self._relay_wanted: dict[str, None] = {}  # unlike a set, in the same order each time
         self._relaying = False
         self._relay_changed = Pulse()
         self._stop_wanted = anyio.Event()
@@ -248,7 +248,7 @@ class ConsumerCore:
         )
 
     def _relay(self, queue: str) -> None:
-        self._relay_wanted.add(queue)
+        self._relay_wanted[queue] = None
         self._relay_changed.fire()
 
     async def _carry_children(self) -> None:
@@ -256,12 +256,13 @@ class ConsumerCore:
         while True:
             while not self._relay_wanted:
                 await self._relay_changed.wait()
-            queue = self._relay_wanted.pop()
+            queue = next(iter(self._relay_wanted))
+            del self._relay_wanted[queue]
             self._relaying = True
             try:
                 await self._broker.relay(queue)
             except BrokerError:
-                self._relay_wanted.add(queue)
+                self._relay_wanted[queue] = None
                 await anyio.sleep(AFTER_FAILED_RELAY_S)
             finally:
                 self._relaying = False

@@ -156,7 +156,7 @@ Program: TypeAlias = list[Action]
 _BURST = 4
 """How many jobs are emitted at a time, on average."""
 
-_NEAR_S = 10.0
+_NEAR_S = 0.005, 30.0
 """Faults where nothing happens find nothing: three of four come this soon after an emit."""
 
 _LONGEST_STEP_S = 3600.0
@@ -182,11 +182,13 @@ def draw(
     if faults is not None:
         emits_s = [action.at_s for action in program]
 
+        def soon_s() -> float:
+            least_s, most_s = _NEAR_S
+            return least_s * (most_s / least_s) ** luck.random()
+
         def times(per_hour: float) -> list[float]:
             return [
-                luck.choice(emits_s) + luck.expovariate(1 / _NEAR_S)
-                if emits_s and luck.random() < 0.75
-                else at_s
+                luck.choice(emits_s) + soon_s() if emits_s and luck.random() < 0.75 else at_s
                 for at_s in _times(luck, per_hour, end_s)
             ]
 

@@ -125,6 +125,21 @@ class Worker:
             for feed in engine.consumer.feeds.values():
                 yield from feed.held
 
+    def could_take(self, queue: str, within_s: float) -> bool:
+        """Whether it serves a queue, has nothing to do, and had no trouble for a while."""
+        engine = None if self._tasks is None else self._tasks._engine
+        consumer = None if engine is None else engine.consumer
+        feed = None if consumer is None else consumer.feeds.get(queue)
+        return (
+            self._line is not None
+            and self._line.connected
+            and self._line.trouble_at + within_s < loop_time()
+            and feed is not None
+            and feed.membership is not None
+            and not feed.draining
+            and self.is_idle()
+        )
+
     def is_idle(self) -> bool:
         """Whether it holds nothing, and all its slots are free."""
         engine = None if self._tasks is None else self._tasks._engine

@@ -49,6 +49,9 @@ Build = Callable[[str], TaskManager[Any]]
 START_MS = 1_704_067_200_000
 """What all clocks show at first: Monday, 1 January 2024, 00:00 UTC."""
 
+PATIENCE_S = 20.0
+"""How long after an emit somebody must have taken the job."""
+
 SETTLE_S = 86_400.0
 """How long retries and delayed jobs may take once all faults are over."""
 
@@ -148,9 +151,12 @@ class World:
         match action:
             case EmitJob(emit=emit):
                 try:
-                    self._refs[-100:] = [*self._refs[-99:], *await desk.emit_many([emit])]
+                    (ref,) = await desk.emit_many([emit])
                 except BrokerUnavailableError:
                     self.ledger.counts["emits in doubt"] += 1
+                else:
+                    self._refs[-100:] = [*self._refs[-99:], ref]
+                    await self._see_it_taken(ref)
             case CancelJob(before=before):
                 if before < len(self._refs):
                     with suppress(BrokerUnavailableError, JobNotFoundError):
@@ -174,6 +180,19 @@ class World:
                 assert_never(action)
         if not isinstance(action, EmitJob | CancelJob | ClockStep):
             self.ledger.note(f"-- over: {action}")
+
+    async def _see_it_taken(self, ref: JobRef[Any]) -> None:
+        """No job waits beside a worker who has nothing to do."""
+        await anyio.sleep(PATIENCE_S)
+        idle = set(self._workers)
+        for _ in range(2):
+            job = self.server.store.queue(ref.queue).jobs.get(ref.id)
+            idle = {w for w in idle if w.could_take(ref.queue, PATIENCE_S)}
+            paused = self.server.store.queue(ref.queue).paused
+            if job is None or job.state is not JobState.QUEUED or paused or not idle:
+                return
+            await anyio.sleep(1)
+        self.ledger.violations.append(f"job {ref.id!r} waits, and there are idle workers")
 
     async def _pause(self, desk: TaskManager[Any], name: str, for_s: float) -> None:
         queue = desk.queue(name)
