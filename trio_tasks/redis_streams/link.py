@@ -168,8 +168,11 @@ class Link:
             return error
 
     def _in_time(self, address: Address) -> Address:
-        """Let no try last longer than those wait who open the link: so they learn why it failed."""
-        if self._opening_by is None:
+        """Let the first try last no longer than those wait who open the link: so they learn why.
+
+        A later one would only replace its reason with a want of time.
+        """
+        if self._opening_by is None or self._failure is not None:
             return address
         most = max(self._opening_by - loop_time(), 0.001)
         return replace(address, connect_timeout=min(address.connect_timeout, most))
