@@ -161,6 +161,12 @@ class Feed:
         log.info("queue %r: joined anew as a fresh incarnation", self.queue)
         self._on_rejoined(self.queue)
 
+    def drain(self) -> None:
+        """Take no more jobs, and leave the hints to others."""
+        self.draining = True
+        if self._wait_scope is not None:
+            self._wait_scope.cancel()
+
     async def leave(self) -> None:
         """Wait until all is answered for, then leave the queue for good."""
         await self._flush()
@@ -468,7 +474,7 @@ class Feed:
     async def waker(self) -> None:
         """Make the feed hungry when there may be work, until cancelled."""
         while True:
-            if self.membership is None or self._hungry or self._takes:
+            if self.membership is None or self.draining or self._hungry or self._takes:
                 await self._change()
             elif self._slots.free:
                 await self._listen(self.membership)

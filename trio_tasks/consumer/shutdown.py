@@ -50,7 +50,7 @@ async def shut_down(
     `relayed` waits until children for other queues have been carried there.
     """
     for feed in feeds:
-        feed.draining = True
+        feed.drain()
     for held in slots.withdraw():
         held.cancel(CancelReason.SHUTDOWN)
         attempts.give_up(held)

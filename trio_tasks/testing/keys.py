@@ -52,11 +52,16 @@ class DebounceKeys:
             key.places[job.id] = key.last
 
     def clock_set(self) -> None:
-        """The clock is about to be set, or was: windows that are over by now do not come back."""
+        """The clock is about to be set, or was: windows that are over by now do not come back.
+
+        Of trailing keys nothing is known after that: the server keeps one for some minutes by its
+        clock, and a job that was emitted while that was ahead starts when it has got there again.
+        """
         now_ms = self._store.clock.now_ms()
         self._leading = {
             key: holder for key, holder in self._leading.items() if now_ms < holder.until_ms
         }
+        self._trailing.clear()
 
     def asked(self, ask: DebounceAsk, answer: str | None) -> Iterator[str]:
         """A start has asked for its key; yields what is wrong with the answer."""

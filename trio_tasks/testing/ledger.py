@@ -219,6 +219,7 @@ class Ledger:
     def _given_up(self, outcome: Outcome, applied: Applied) -> None:
         if applied in (Applied.APPLIED, Applied.CANCELLED):
             self._keys.given_up(outcome.token.queue, outcome.token.job_id)
+            self._cancel_at.pop((outcome.token.queue, outcome.token.job_id), None)
 
     def _ended(self, client: Client, outcome: Outcome) -> None:
         self.counts["attempts"] += outcome.ran
