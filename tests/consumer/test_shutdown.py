@@ -333,3 +333,26 @@ async def test_a_worker_can_start_again_after_a_stop_that_failed(remote: FaultyB
         await manager.start()
         await ref.result(timeout=20)
         assert (await stored(remote, ref.id)).attempt in (1, 2)
+
+
+async def test_a_worker_that_stops_leaves_wake_hints_to_those_who_go_on() -> None:
+    stopping: TaskManager[Any] = TaskManager("memory://hints", concurrency=2)
+    other: TaskManager[Any] = TaskManager("memory://hints")
+    handler = _sleeper(stopping)
+    done = anyio.Event()
+
+    @other.handler("job")
+    async def takes_it(job: Job[float]) -> None:
+        done.set()
+
+    async with stopping:
+        await stopping.start()
+        await stopping.emit(handler, 20)
+        await anyio.sleep(1)
+        async with other, anyio.create_task_group() as nursery:
+            await other.start()
+            nursery.start_soon(stopping.stop, 25)
+            await anyio.sleep(1)
+            await other.emit("job", 0)
+            with anyio.fail_after(1):
+                await done.wait()
