@@ -14,7 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, ParamSpec, Self
@@ -75,8 +75,10 @@ class ServerProcess:
         tcp_port: int,
         *,
         binary: Path | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._directory = directory
+        self._environment = environment
         self._binary = binary
         self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
@@ -118,6 +120,7 @@ class ServerProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                env={**os.environ, **(self._environment or {})},
             )
         gives_up_at = time.monotonic() + _START_LIMIT
         while not self._is_ready():
@@ -256,7 +259,10 @@ def start_sentinel(
 
 @contextmanager
 def start_server(
-    *settings: str, tcp: bool = False, binary: Path | None = None
+    *settings: str,
+    tcp: bool = False,
+    binary: Path | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Generator[ServerProcess]:
     """Run a server while the block runs.
 
@@ -264,9 +270,11 @@ def start_server(
         settings: of the server's command line: `"--appendonly", "yes"`.
         tcp: listen on a free TCP port of this machine, too.
         binary: another one than that on which the tests run.
+        environment: variables for the server, besides those of this process.
     """
     directory = Path(tempfile.mkdtemp(prefix="tt-"))
-    server = ServerProcess(directory, settings, free_port() if tcp else 0, binary=binary)
+    port = free_port() if tcp else 0
+    server = ServerProcess(directory, settings, port, binary=binary, environment=environment)
     try:
         yield server.start()
     finally:

@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 import anyio
 import msgspec
 
 from trio_tasks import Context, Handlers, Job, Repeat, TaskManager
+from trio_tasks.broker import Record
+from trio_tasks.redis_streams import codec
 
-__all__ = ["Effects", "Settings", "handlers", "manager"]
+__all__ = ["TOMORROW", "Effects", "Settings", "handlers", "manager"]
+
+TOMORROW = 2
+"""The version of the records of a release that does not exist yet."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +28,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         effects: the file in which handlers note what they do.
         work: seconds that a job takes.
+        long_work: the same for every 25th number.
+        ticks: it has a schedule, of five ticks a second.
+        tomorrow: it is of the next release: it knows the records of that one, and today's.
     """
 
     url: str
@@ -32,8 +41,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     lease: float = 1.0
     grace: float = 5.0
     work: float = 0.002
+    long_work: float | None = None
     consumer_id: str | None = None
     ticks: bool = False
+    tomorrow: bool = False
+    unknown_event_grace: float = 60.0
 
 
 class Effects:
@@ -43,12 +55,18 @@ class Effects:
         self.settings = settings
         self._file = os.open(settings.effects, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
+    def close(self) -> None:
+        os.close(self._file)
+
+    def note(self, job: Job[object], number: int) -> None:
+        fields = (job.name, number, job.id, job.attempt, self.settings.name, time.monotonic())
+        os.write(self._file, (" ".join(map(str, fields)) + "\n").encode())
+
     async def work(self, job: Job[int]) -> None:
-        os.write(
-            self._file,
-            f"{job.name} {job.data} {job.id} {job.attempt} {self.settings.name}\n".encode(),
-        )
-        await anyio.sleep(self.settings.work)
+        self.note(job, job.data)
+        settings = self.settings
+        long_work = settings.long_work if job.data % 25 == 0 else None
+        await anyio.sleep(settings.work if long_work is None else long_work)
 
 
 handlers = Handlers[Effects]()
@@ -72,6 +90,28 @@ async def child(job: Job[int], ctx: Context[Effects]) -> None:
     await ctx.app.work(job)
 
 
+@handlers.handler("exits", queue="main", attempts=1)
+async def exits(job: Job[int], ctx: Context[Effects]) -> None:
+    await ctx.app.work(job)
+    raise SystemExit(3)
+
+
+@handlers.handler("swallows", queue="main", attempts=1, timeout=0.05)
+async def swallows(job: Job[int], ctx: Context[Effects]) -> str:
+    ctx.app.note(job, job.data)
+    try:
+        await anyio.sleep_forever()
+    except BaseException:  # noqa: ASYNC103 - what a handler must not do
+        return "swallowed"
+
+
+@handlers.handler("blocks", queue="main", attempts=10)
+async def blocks(job: Job[int], ctx: Context[Effects]) -> None:
+    ctx.app.note(job, job.data)
+    if job.attempt == 1:
+        time.sleep(2.5 * ctx.app.settings.lease)  # noqa: ASYNC251 - what a handler must not do
+
+
 def manager(settings: Settings) -> TaskManager[Effects]:
     made = TaskManager(
         settings.url,
@@ -81,20 +121,34 @@ def manager(settings: Settings) -> TaskManager[Effects]:
         lease=settings.lease,
         grace=settings.grace,
         consumer_id=settings.consumer_id,
+        unknown_event_grace=settings.unknown_event_grace,
     )
     made.include(handlers)
     if settings.ticks:
 
-        @made.handler("tick", queue="main", repeat=Repeat(every=0.2))
+        @made.handler("tick", queue="ticks", repeat=Repeat(every=0.2))
         async def tick(job: Job[None], ctx: Context[Effects]) -> None:
             assert job.scheduled_for is not None
-            at_ms = round(job.scheduled_for.timestamp() * 1000)
-            os.write(ctx.app._file, f"tick {at_ms} {job.id} 1 {settings.name}\n".encode())
+            ctx.app.note(job, round(job.scheduled_for.timestamp() * 1000))
 
     return made
 
 
+def know_tomorrow() -> None:
+    """Make this process one of the next release: it reads records of both versions."""
+    codec.RECORD_VERSION = TOMORROW
+    decode_any = codec._decode
+
+    def decode(blob: bytes) -> Record:
+        record = decode_any(blob)
+        return msgspec.structs.replace(record, version=TOMORROW)
+
+    codec._decode = decode
+
+
 async def main(settings: Settings) -> None:
+    if settings.tomorrow:
+        know_tomorrow()
     tasks = manager(settings)
 
     async def say_ready() -> None:
