@@ -1,7 +1,7 @@
 # Everything starts from here; all that is needed is Python 3.11 (or later) and make.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test verify model check format coverage wheel clean
+.PHONY: help demo test verify model faults check format coverage wheel clean
 
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -16,6 +16,11 @@ ARGS ?=
 # make verify EXAMPLES=5000 SEED=7
 EXAMPLES ?= 500
 SEED ?=
+# make faults SEED=7 MINUTES=10, or SEED=1 JOBS=20000 FAULTS=100; AWAY=0: without the long outage
+MINUTES ?=
+JOBS ?=
+FAULTS ?=
+AWAY ?=
 
 help: ## what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -34,6 +39,10 @@ verify: $(VENV)/.installed ## the property tests alone; EXAMPLES=count SEED=numb
 
 model: $(VENV)/.installed ## explore all worlds of the protocol model, the large ones too (minutes)
 	$(BIN)/python -m tests.model
+
+faults: $(VENV)/.installed ## kill workers and servers for minutes, then count; SEED= MINUTES= JOBS= FAULTS=
+	$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) \
+		$(if $(JOBS),--jobs $(JOBS)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(AWAY),--away $(AWAY))
 
 check: $(VENV)/.installed ## format, lint, types, import directions
 	$(BIN)/ruff format --check .

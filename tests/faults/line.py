@@ -46,7 +46,7 @@ class Line:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         line.url = f"redis://127.0.0.1:{listener.socket.getsockname()[1]}"
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.serve_listeners, line._carry, [listener])
+            await nursery.start(trio.serve_listeners, line._carry, [listener])
             yield line
             nursery.cancel_scope.cancel()
 

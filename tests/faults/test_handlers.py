@@ -54,9 +54,7 @@ async def test_a_handler_that_blocks_the_loop_for_longer_than_the_lease_gives_up
             # The blocked one sees what has happened, says so, and takes jobs again.
             await site.emit(tasks, range(jobs, 2 * jobs))
             await eventually(
-                lambda: any(
-                    run.worker == "blocked" and run.data >= jobs for run in site.runs()
-                ),
+                lambda: any(run.worker == "blocked" and run.data >= jobs for run in site.runs()),
                 within=5,
             )
             await site.idle(tasks)

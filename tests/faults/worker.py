@@ -1,4 +1,4 @@
-"""A worker process: `python -m tests.faults.worker '{"url": …}'`, see `Settings`.
+"""A worker process: `run` with `Settings`.
 
 It says "ready" when it takes jobs, and the report of its stop at the end.
 """
@@ -6,8 +6,9 @@ It says "ready" when it takes jobs, and the report of its stop at the end.
 from __future__ import annotations
 
 import os
-import sys
 import time
+from contextlib import suppress
+from typing import Protocol
 
 import anyio
 import msgspec
@@ -16,7 +17,7 @@ from trio_tasks import Context, Handlers, Job, Repeat, TaskManager
 from trio_tasks.broker import Record
 from trio_tasks.redis_streams import codec
 
-__all__ = ["TOMORROW", "Effects", "Settings", "handlers", "manager"]
+__all__ = ["TOMORROW", "Effects", "Settings", "handlers", "manager", "run"]
 
 TOMORROW = 2
 """The version of the records of a release that does not exist yet."""
@@ -28,7 +29,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         effects: the file in which handlers note what they do.
         work: seconds that a job takes.
-        long_work: the same for every 25th number.
+        long_work: the same for every 25th parent.
         ticks: it has a schedule, of five ticks a second.
         tomorrow: it is of the next release: it knows the records of that one, and today's.
     """
@@ -48,6 +49,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     unknown_event_grace: float = 60.0
 
 
+class Output(Protocol):
+    """An open file on its way to another process."""
+
+    def detach(self) -> int:
+        """Its descriptor there."""
+        ...
+
+
 class Effects:
     """Notes what handlers do: one line each, in one write, from any number of processes."""
 
@@ -65,8 +74,8 @@ class Effects:
     async def work(self, job: Job[int]) -> None:
         self.note(job, job.data)
         settings = self.settings
-        long_work = settings.long_work if job.data % 25 == 0 else None
-        await anyio.sleep(settings.work if long_work is None else long_work)
+        is_long = job.name == "parent" and job.data % 25 == 0
+        await anyio.sleep(settings.long_work or settings.work if is_long else settings.work)
 
 
 handlers = Handlers[Effects]()
@@ -99,10 +108,9 @@ async def exits(job: Job[int], ctx: Context[Effects]) -> None:
 @handlers.handler("swallows", queue="main", attempts=1, timeout=0.05)
 async def swallows(job: Job[int], ctx: Context[Effects]) -> str:
     ctx.app.note(job, job.data)
-    try:
+    with suppress(BaseException):  # what a handler must not do
         await anyio.sleep_forever()
-    except BaseException:  # noqa: ASYNC103 - what a handler must not do
-        return "swallowed"
+    return "swallowed"
 
 
 @handlers.handler("blocks", queue="main", attempts=10)
@@ -161,5 +169,10 @@ async def main(settings: Settings) -> None:
         print(await tasks.run(handle_signals=True), flush=True)
 
 
-if __name__ == "__main__":
-    anyio.run(main, msgspec.json.decode(sys.argv[1], type=Settings), backend="trio")
+def run(settings: Settings, output: Output) -> None:
+    """What the process does; all that it says goes to `output`."""
+    said_to = output.detach()
+    for standard in (1, 2):
+        os.dup2(said_to, standard)
+    os.close(said_to)
+    anyio.run(main, settings, backend="trio")
