@@ -58,7 +58,7 @@ options = st.fixed_dictionaries(
         "priority": st.integers(0, 2),
         "id": st.sampled_from(["a", "b"]),
         "delay": st.sampled_from([0.5, 30.0]),
-        "deadline": st.sampled_from([1.0, 60.0]),
+        "deadline": st.sampled_from([31.0, 60.0]),  # beyond any delay: others are refused
         "attempts": st.integers(1, 3),
     },
 )
