@@ -239,6 +239,8 @@ async def speak_http(stream: anyio.abc.SocketStream) -> None:
     async with stream:
         await stream.receive()
         await stream.send(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        while True:  # to close on what was not read would be a reset, and take the answer back
+            await stream.receive()
 
 
 async def hang_up(stream: anyio.abc.SocketStream) -> None:
