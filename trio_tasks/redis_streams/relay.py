@@ -3,20 +3,26 @@
 A row leaves the outbox only after its target has answered. Delivering a child again is harmless,
 a dead letter then lies in its stream twice ("at least once"). So a relay may fail or be cancelled
 anywhere, and any number of processes may do it at the same time.
+
+A row that cannot be read would be looked at for ever, and enough of them would hide all others:
+it is dropped, and the log says so.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from trio_tasks.errors import BrokerError
 from trio_tasks.redis_streams import calls
 from trio_tasks.redis_streams.asking import Asks
-from trio_tasks.redis_streams.calls import Call, ChildRow, DeadLetterRow
+from trio_tasks.redis_streams.calls import Call, ChildRow, DamagedRow, DeadLetterRow
 from trio_tasks.redis_streams.keys import QueueKeys
 
 __all__ = ["relay"]
+
+log = logging.getLogger("trio_tasks.broker")
 
 _ROWS: Final = 250  # as many jobs as one step stores
 
@@ -37,24 +43,28 @@ async def relay(
             return delivered, targets
         children: dict[str, list[ChildRow]] = {}
         asks: list[tuple[Sequence[str], Call[None]]] = []
+        dropped: list[str] = []
         for row in rows:
             match row:
                 case ChildRow():
                     children.setdefault(row.queue, []).append(row)
                 case DeadLetterRow():
                     asks.append(([row.row], calls.dead_letter(row)))
+                case DamagedRow():
+                    log.error("queue %r: row %s of `out` cannot be read: dropped", queue, row.row)
+                    dropped.append(row.row)
         for target, group in children.items():
             call = calls.relay_deliver(keys(target), group, tombstone_ms=tombstone_ms)
             asks.append(([row.row for row in group], call))
-        answers = await cmd.calls([call for _, call in asks], repeat=True)
+        answers = await cmd.calls([call for _, call in asks], repeat=True) if asks else ()
         done = [
             row
             for (names, _), answer in zip(asks, answers, strict=True)
             if answer is None
             for row in names
         ]
-        if done:
-            await cmd.call(calls.relay_done(keys(queue), done), repeat=True)
+        if done or dropped:
+            await cmd.call(calls.relay_done(keys(queue), [*done, *dropped]), repeat=True)
         for answer in answers:
             if isinstance(answer, BrokerError):
                 raise answer

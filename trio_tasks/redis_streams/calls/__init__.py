@@ -15,6 +15,7 @@ steering.py    cancel, requeue, pause
 
 from trio_tasks.redis_streams.calls.emitting import (
     ChildRow,
+    DamagedRow,
     DeadLetterRow,
     dead_letter,
     enqueue,
@@ -55,6 +56,7 @@ __all__ = [
     "LISTED_STATES",
     "Call",
     "ChildRow",
+    "DamagedRow",
     "DeadLetterRow",
     "OwnReply",
     "OwnStatus",

@@ -12,12 +12,14 @@ is `e` (emitted), `r` (relayed) or `l` (relayed too late: it arrives dead).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
 from trio_tasks.broker import RELAY_TOO_LATE_MS, TOMBSTONE_MS, Emitted, NewJob
+from trio_tasks.options import check_id, check_name
 from trio_tasks.redis_streams.calls.values import items, raw, text, whole
 from trio_tasks.redis_streams.codec import decode_record, encode_record
 from trio_tasks.redis_streams.keys import QueueKeys, dead_letter_key
@@ -27,6 +29,7 @@ from trio_tasks.redis_streams.scripts import Call, parser, script
 __all__ = [
     "REPLACED_RETENTION_MS",
     "ChildRow",
+    "DamagedRow",
     "DeadLetterRow",
     "OutRow",
     "dead_letter",
@@ -75,7 +78,15 @@ class DeadLetterRow(msgspec.Struct, frozen=True):
         return f"<DeadLetterRow {self.row} to {self.stream!r}>"
 
 
-OutRow: TypeAlias = ChildRow | DeadLetterRow
+class DamagedRow(msgspec.Struct, frozen=True):
+    """A row that says neither what is under way nor where to: somebody else's, or spoilt."""
+
+    row: str
+
+
+OutRow: TypeAlias = ChildRow | DeadLetterRow | DamagedRow
+
+_OPTIONS: Final = re.compile(r"\d \S+ \S+ \S+ \S+ \d+ \d+ [erl]")
 
 
 def enqueue(
@@ -143,16 +154,35 @@ def relay_read(keys: QueueKeys, limit: int = _OUT_ROWS) -> Call[list[OutRow]]:
 def _out_row(queue: str, now_ms: int, reply: Reply) -> OutRow:
     name, flat = items(reply)
     row, words = text(name), iter([raw(word) for word in items(flat)])
-    fields = {key.decode(): value for key, value in zip(words, words, strict=True)}
-    if "q" in fields:
-        late = now_ms - int(row.partition("-")[0]) > RELAY_TOO_LATE_MS
-        options = fields["o"].decode()
-        return ChildRow(row, fields["q"].decode(), fields["i"].decode(), fields["b"], options, late)
+    fields = {text(key): value for key, value in zip(words, words, strict=True)}
+    try:
+        if "q" in fields:
+            return _child_row(row, now_ms, fields)
+        return _dead_letter_row(row, queue, fields)
+    except (LookupError, ValueError):  # of names: ConfigurationError, which is one
+        return DamagedRow(row)
+
+
+def _child_row(row: str, now_ms: int, fields: Mapping[str, bytes]) -> ChildRow:
+    options = fields["o"].decode()
+    if not _OPTIONS.fullmatch(options):
+        raise ValueError(options)
+    return ChildRow(
+        row,
+        check_name("queue", fields["q"].decode()),
+        check_id("id", fields["i"].decode(), minted=True),
+        fields["b"],
+        options,
+        late=now_ms - int(row.partition("-")[0]) > RELAY_TOO_LATE_MS,
+    )
+
+
+def _dead_letter_row(row: str, queue: str, fields: Mapping[str, bytes]) -> DeadLetterRow:
     blob = fields["b"]
     record, _version = decode_record(blob)
     return DeadLetterRow(
         row,
-        fields["s"].decode(),
+        check_name("stream", fields["s"].decode()),
         {
             "id": fields["i"],
             "generation": fields["g"],

@@ -195,7 +195,9 @@ def _taken(queue: str, incarnation: str, reply: Sequence[Reply]) -> Taken:
         for entry, job_id, blob, extra in zip(rows, rows, rows, rows, strict=True):
             record, version = decode_record(blob)
             if not extra:  # a first delivery that had to read nothing but the blob
-                token = StartToken(queue, job_id.decode(), incarnation, entry.decode(), level, 1)
+                token = StartToken(
+                    queue, job_id.decode("utf-8", "replace"), incarnation, entry.decode(), level, 1
+                )
                 if record is not None:
                     deliveries.append(Delivery(token, 1, record))
                 else:
@@ -205,7 +207,12 @@ def _taken(queue: str, incarnation: str, reply: Sequence[Reply]) -> Taken:
                 extra.decode().split(" ", 7)
             )
             token = StartToken(
-                queue, job_id.decode(), incarnation, entry.decode(), level, int(deliveries_)
+                queue,
+                job_id.decode("utf-8", "replace"),
+                incarnation,
+                entry.decode(),
+                level,
+                int(deliveries_),
             )
             deliveries.append(
                 Delivery(

@@ -32,8 +32,8 @@ def raw(reply: Reply) -> bytes:
 
 
 def text(reply: Reply) -> str:
-    """A bulk string that is a name, a number or a word."""
-    return raw(reply).decode()
+    """A bulk string that is a name, a number or a word. What is no UTF-8 in it becomes `\ufffd`."""
+    return raw(reply).decode("utf-8", "replace")
 
 
 def whole(reply: Reply) -> int:

@@ -43,7 +43,11 @@ end
 
 -- `quiet`: the caller knows that nobody has to be woken.
 local function conclude(quiet)
-  for name, number in pairs(counted) do call('HINCRBY', META, name, number) end
+  for name, number in pairs(counted) do
+    local total = redis.pcall('HINCRBY', META, name, number)
+    -- Not a number? What comes must be counted all the same.
+    if type(total) == 'table' then call('HSET', META, name, number) end
+  end
   if #told > 0 then call('XADD', EVENTS, 'MAXLEN', '~', 1000, '*', 'i', table.concat(told, ' ')) end
   if levels_changed then call('HSET', META, 'lv', levels) end
   if quiet then return end

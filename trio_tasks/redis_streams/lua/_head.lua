@@ -7,6 +7,7 @@ local RELEASED = '~released'
 local call = redis.call
 -- tostring(1790000000000) is '1.79e+12' in Lua.
 local function ms(number) return string.format('%.0f', number) end
+local FAR = 2 ^ 40 -- ms; 'inf' would become a negative integer on its way out
 local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local NOW = ms(now)

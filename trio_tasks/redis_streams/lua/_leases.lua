@@ -26,6 +26,7 @@ end
 -- Nobody was heard for more than half a lease: the server was away or its clock has jumped, so
 -- silence proves nothing. (A third makes a lone survivor wait for ever, two thirds steals.)
 local function renew_after_outage(lease, last_beat)
+  last_beat = tonumber(last_beat)
   if not last_beat or math.abs(now - last_beat) <= lease / 2 then return end
   for _, name in ipairs(call('ZRANGE', LEASES, 0, -1)) do
     local theirs = string.match(call('HGET', INCARNATIONS, name) or '', '^%d+')

@@ -10,16 +10,23 @@
 local function start(rows, level, entry, fields, deliveries, claimed)
   local id, blob, extra = fields[2], nil, ''
   if claimed or fields[3] then
-    local job = call('HMGET', JOB .. id, 'b', 's', 'e', 'a', 'gb', 'dl', 'us', 'gi', 'gen', 'rq')
+    local job =
+      redis.pcall('HMGET', JOB .. id, 'b', 's', 'e', 'a', 'gb', 'dl', 'us', 'gi', 'gen', 'rq')
     if job[2] == 'q' and job[3] == entry then
       blob = job[1]
-      local attempt = (job[4] or 0) + deliveries - (job[5] or 0)
+      -- A field that somebody has spoilt counts as absent.
+      local function number(n, default)
+        local value = job[n] or ''
+        return #value < 16 and string.find(value, '^%d+$') and value or default
+      end
+      local attempt = math.max(1, number(4, 0) + deliveries - number(5, 0))
       local reason = claimed and cancel_request(id)
-      extra = table.concat({ attempt, deliveries, job[6] or '-', job[7] or '-', job[8] or 0,
-        job[9] or 0, job[10] or 0, reason and '!' .. reason or '' }, ' ')
+      extra = table.concat({ ms(attempt), deliveries, number(6, '-'), number(7, '-'), number(8, 0),
+        number(9, 0), number(10, 0), reason and '!' .. reason or '' }, ' ')
     end
   else
-    blob = call('HGET', JOB .. id, 'b')
+    blob = redis.pcall('HGET', JOB .. id, 'b')
+    if type(blob) == 'table' then blob = nil end
   end
   if not blob then
     call('XACK', STREAM .. level, 'g', entry)

@@ -22,8 +22,10 @@ declare_dead()
 local reply = { alive and 1 or 0, now }
 local noted = alive and call('HGETALL', CANCELS) or {}
 for i = 1, #noted, 2 do
-  local job = call('HMGET', JOB .. noted[i], 'p', 'e')
-  local row = job[2] and redis.pcall('XPENDING', STREAM .. job[1], 'g', job[2], job[2], 1)
+  local job = redis.pcall('HMGET', JOB .. noted[i], 'p', 'e')
+  local level, entry = job[1], job[2]
+  local row = level and entry
+    and redis.pcall('XPENDING', STREAM .. level, 'g', entry, entry, 1)
   if row and row[1] and row[1][2] == incarnation then
     reply[#reply + 1], reply[#reply + 2] = noted[i], noted[i + 1]
   end

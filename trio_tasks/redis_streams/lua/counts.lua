@@ -19,5 +19,5 @@ for level in string.gmatch(meta[1] or '', '%d') do
 end
 local reply = { queued, running, call('ZCARD', DUE), call('ZCOUNT', DUE, '-inf', NOW),
   call('ZCARD', DLQ), call('XLEN', OUT), meta[2] and 1 or 0 }
-for i = 3, 7 do reply[#reply + 1] = tonumber(meta[i] or 0) end
+for i = 3, 7 do reply[#reply + 1] = tonumber(meta[i]) or 0 end
 return reply

@@ -17,5 +17,5 @@ for _, name in ipairs(call('ZRANGEBYSCORE', CRON, '-inf', NOW)) do
   end
 end
 local later = call('ZRANGEBYSCORE', CRON, '(' .. NOW, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-if later[2] then reply[2] = later[2] - now end
+if later[2] then reply[2] = math.min(later[2] - now, FAR) end
 return reply

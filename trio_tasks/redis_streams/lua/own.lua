@@ -15,7 +15,8 @@
 --@include leases
 local incarnation, ordinal = ARGV[2], tonumber(ARGV[3])
 if not call('ZSCORE', LEASES, incarnation) then return { 'dead' } end
-if tonumber(call('HGET', INCARNATIONS, incarnation .. '#') or 0) > ordinal then return { 'old' } end
+local newest = tonumber(call('HGET', INCARNATIONS, incarnation .. '#'))
+if newest and newest > ordinal then return { 'old' } end
 
 local have, lost = {}, {}
 for i = 4, #ARGV, 3 do have[ARGV[i] .. ' ' .. ARGV[i + 1] .. ' ' .. ARGV[i + 2]] = (i - 1) / 3 end
@@ -23,14 +24,14 @@ for i = 4, #ARGV, 3 do have[ARGV[i] .. ' ' .. ARGV[i + 1] .. ' ' .. ARGV[i + 2]]
 local function give_back(level, entry, deliveries)
   local found = call('XRANGE', STREAM .. level, entry, entry)
   local id = found[1] and found[1][2][2]
-  local job = id and call('HMGET', JOB .. id, 'e', 'a', 'gb')
+  local job = id and redis.pcall('HMGET', JOB .. id, 'e', 'a', 'gb')
   if not id or job[1] ~= entry then
     call('XACK', STREAM .. level, 'g', entry)
     call('XDEL', STREAM .. level, entry)
     return count('df')
   end
   -- `a` of a queued job is what was used; the deliveries up to now are made good.
-  local used = (job[2] or 0) + deliveries - (job[3] or 0) - 1
+  local used = (tonumber(job[2]) or 0) + deliveries - (tonumber(job[3]) or 0) - 1
   call('XCLAIM', STREAM .. level, 'g', RELEASED, 0, entry, 'JUSTID')
   call('HSET', JOB .. id, 'gb', deliveries)
   if used > 0 then call('HSET', JOB .. id, 'a', used) end

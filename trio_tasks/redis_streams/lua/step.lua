@@ -26,7 +26,7 @@ end
 
 local function first_of(key)
   local first = call('ZRANGE', key, 0, 0, 'WITHSCORES')
-  return first[2] and math.max(0, first[2] - now) or -1, first[1]
+  return first[2] and math.min(math.max(0, first[2] - now), FAR) or -1, first[1]
 end
 
 local function next_tick()
@@ -44,7 +44,7 @@ declare_dead()
 local known = call('ZSCORE', LEASES, incarnation)
 if not known then
   status = 'dead'
-elseif tonumber(call('HGET', INCARNATIONS, incarnation .. '#') or 0) > ordinal then
+elseif (tonumber(call('HGET', INCARNATIONS, incarnation .. '#')) or 0) > ordinal then
   status = 'old'
 else
   due = first_of(DUE)
