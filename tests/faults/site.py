@@ -111,6 +111,7 @@ class Site:
         )
         self._effects = Effects(self.settings)
         self._noted = Path(self.settings.effects).open(encoding="utf-8")  # noqa: SIM115 - open while the site is
+        self._half_line = ""
         self._runs: list[Run] = []
         self._workers: list[Worker] = []
         self._redis: Any = redis.Redis.from_url(url)  # pyright: ignore[reportUnknownMemberType]
@@ -169,7 +170,9 @@ class Site:
 
     def runs(self) -> list[Run]:
         """What handlers have noted so far, in the order in which they began."""
-        while (line := self._noted.readline()).endswith("\n"):
+        # The last line may be half written yet.
+        *lines, self._half_line = (self._half_line + self._noted.read()).split("\n")
+        for line in lines:
             event, data, job_id, attempt, worker, at = line.split()
             self._runs.append(Run(event, int(data), job_id, int(attempt), worker, float(at)))
         return self._runs
