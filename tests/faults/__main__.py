@@ -17,7 +17,7 @@ from pathlib import Path
 
 import anyio
 
-from tests.faults.clock import FAKETIME, Clock, start_server_with_clock
+from tests.faults.clock import Clock, can_turn_clocks, start_server_with_clock
 from tests.faults.line import Line
 from tests.faults.site import Site
 from tests.faults.storm import Storm
@@ -64,8 +64,8 @@ async def main(arguments: argparse.Namespace) -> int:
 
 
 def _server(stack: ExitStack, directory: Path) -> tuple[ServerProcess, Clock | None]:
-    if FAKETIME is None:
-        print("libfaketime is not installed: the server's clock stays as it is")
+    if not can_turn_clocks():
+        print("no libfaketime for this server: its clock stays as it is")
         return stack.enter_context(start_server(*AOF)), None
     return stack.enter_context(start_server_with_clock(*AOF, directory=directory))
 

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
-from tests.servers import ServerProcess, start_server
+from tests.servers import ServerProcess, server_binary, start_server
 
-__all__ = ["FAKETIME", "Clock", "start_server_with_clock"]
+__all__ = ["Clock", "can_turn_clocks", "start_server_with_clock"]
 
-FAKETIME = next(
-    (
-        path
-        for directory in ("/usr/lib", "/usr/local/lib")
-        for path in sorted(Path(directory).glob("**/libfaketimeMT.so.1"))
-    ),
-    None,
-)
-"""The library; `None`: it is not here (Debian's package is called `faketime`)."""
+
+@cache
+def can_turn_clocks() -> bool:
+    """Whether the library is here (Debian: `faketime`), and the server that is tested bears it."""
+    library = _library()
+    if library is None:
+        return False
+    environment = {**os.environ, "LD_PRELOAD": str(library)}
+    words = [str(server_binary()), "--version"]
+    try:
+        told = subprocess.run(words, env=environment, capture_output=True, timeout=5, check=False)
+    except subprocess.TimeoutExpired:
+        return False  # its allocator asks for the time, and that allocates
+    return not told.returncode and not told.stderr
+
+
+def _library() -> Path | None:
+    places = [Path("/usr/lib"), Path("/usr/local/lib")]
+    found = [path for place in places for path in sorted(place.glob("**/libfaketimeMT.so.1"))]
+    return found[0] if found else None
 
 
 class Clock:
@@ -40,11 +54,11 @@ def start_server_with_clock(
     *settings: str, directory: Path
 ) -> Generator[tuple[ServerProcess, Clock]]:
     """Run a server, as `start_server` does, and its clock."""
-    assert FAKETIME is not None
+    assert can_turn_clocks()
     told_in = directory / "clock"
     clock = Clock(told_in)
     environment = {
-        "LD_PRELOAD": str(FAKETIME),
+        "LD_PRELOAD": str(_library()),
         "FAKETIME_TIMESTAMP_FILE": str(told_in),
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",

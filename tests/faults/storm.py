@@ -381,7 +381,7 @@ class Storm:
         first, turned_at = len(self._site.runs()), time.monotonic()
         for offset_s in (-3600, 0):
             before = len(self._site.runs())
-            await self._emit(100)
+            await self._emit(30)
             await self._until(lambda n=before: len(self._site.runs()) > n, "jobs run")
             self._clock.turn_to(offset_s)
             turned_at = time.monotonic()

@@ -79,7 +79,7 @@ async def test_after_flushall_workers_join_anew_and_nobody_runs_hot(tmp_path: Pa
 async def test_two_processes_with_one_consumer_id_both_work(
     server: ServerProcess, tmp_path: Path
 ) -> None:
-    jobs = 200
+    jobs = 100
     with Site.on(server.url, tmp_path) as site:
         async with site.onlooker() as tasks:
             workers = await site.workers("one", "two", consumer_id="same", work=0.01, concurrency=4)

@@ -66,16 +66,21 @@ async def test_a_server_that_loads_its_data_for_longer_than_a_lease_costs_nobody
     tmp_path: Path,
 ) -> None:
     jobs = 50
-    slow_to_load = ("--key-load-delay", "3000", "--loading-process-events-interval-bytes", "1024")
+    # It answers after each 1024 commands that it has loaded.
+    filler, slow_to_load = 1500, ("--key-load-delay", "300")
     with start_server(*AOF, *slow_to_load) as server, Site.on(server.url, tmp_path) as site:
         async with site.onlooker() as tasks:
             await site.workers("one", "two", work=0.02, lease=0.5, concurrency=8)
             await site.emit(tasks, range(jobs))
             await eventually(lambda: len(site.runs()) > 30, every=0.01)
-            await anyio.to_thread.run_sync(server.restart)
+            site.ask("EVAL", f"for i = 1, {filler} do redis.call('SET', 'filler' .. i, i) end", 0)
+            server.kill()
+            gone_at = time.monotonic()
+            await anyio.to_thread.run_sync(server.start)
             back_at = time.monotonic()
-            await eventually(lambda: site.runs()[-1].at > back_at, within=2.5)
+            assert back_at - gone_at > 0.5, "it loads for longer than a lease"
             assert refusals(server, "LOADING") > 0
+            await eventually(lambda: site.runs()[-1].at > back_at, within=2.5)
             await site.idle(tasks)
             await site.check(tasks, jobs)
             assert max(run.attempt for run in site.runs()) == 1
