@@ -213,7 +213,13 @@ class FaultyMembership:
             release = Release(counted=False, began=False)
             await self.inner.step(
                 [
-                    Outcome(token=d.token, event="", attempt=d.attempt, verdict=release)
+                    Outcome(
+                        token=d.token,
+                        event="",
+                        attempt=d.attempt,
+                        verdict=release,
+                        retention_ms=300_000,  # if it ends, because somebody has cancelled it
+                    )
                     for d in reply.taken.deliveries
                 ],
                 0,

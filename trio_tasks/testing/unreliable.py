@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol, Self, TypeVar
+from typing import Final, Protocol, Self, TypeVar
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -322,6 +322,10 @@ class UnreliableMembership:
                 raise
 
 
+_RETENTION_MS: Final = 300_000
+"""How long a job is kept that ends by being given back, because somebody has cancelled it."""
+
+
 def _release(delivery: Delivery) -> Outcome:
     return Outcome(
         token=delivery.token,
@@ -329,5 +333,6 @@ def _release(delivery: Delivery) -> Outcome:
         attempt=delivery.attempt,
         verdict=Release(counted=False, began=False),
         ran=False,
+        retention_ms=_RETENTION_MS,
         generation=delivery.generation,
     )
