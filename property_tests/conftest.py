@@ -5,6 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import settings
 
+from property_tests.profile import load_profile
+
+load_profile()
+
 
 def pytest_report_header(config: pytest.Config) -> str:
     """One line at the head of the run; a failure also prints a blob that reproduces it."""

@@ -6,13 +6,17 @@ from collections.abc import Generator
 
 import pytest
 
+from property_tests.profile import load_profile
 from tests.servers import ServerProcess, start_server
+
+load_profile()  # some tests here use Hypothesis too
 
 
 def pytest_configure(config: pytest.Config) -> None:
     for line in (
         "both_loops: runs on asyncio, too",
         "virtual_time: so much time passes that only a virtual clock will do",
+        "real_time: threads take part, which no virtual clock sees",
     ):
         config.addinivalue_line("markers", line)
 

@@ -11,7 +11,11 @@ from contextlib import contextmanager
 
 import pytest
 
-pytestmark = pytest.mark.parametrize("loop", ["trio", "asyncio"])
+
+@pytest.fixture(params=["trio", "asyncio"])
+def loop(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
 
 BOTH = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 
@@ -98,9 +102,8 @@ def test_the_former_handlers_come_back(loop: str) -> None:
         assert program.code == 0
 
 
+@pytest.mark.parametrize("loop", ["asyncio"])
 def test_a_handler_that_the_host_gave_to_asyncio_comes_back(loop: str) -> None:
-    if loop == "trio":
-        pytest.skip("about asyncio")
     with _running("host_of_asyncio", loop) as program:
         assert program is not None
         time.sleep(0.2)

@@ -1,6 +1,7 @@
 """Each test runs on the MemoryBroker under a virtual clock, and on a real server.
 
-Tests marked `both_loops` run on asyncio too; those marked `virtual_time` on memory alone.
+Tests marked `both_loops` run on asyncio too; those marked `virtual_time` on memory alone,
+those marked `real_time` never on a virtual clock.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             kinds = ["memory"]
         if metafunc.definition.get_closest_marker("both_loops"):
             kinds += [f"{kind}-asyncio" for kind in kinds]
+        if metafunc.definition.get_closest_marker("real_time"):
+            kinds.remove("memory")
         metafunc.parametrize("kind", kinds)
 
 

@@ -258,11 +258,10 @@ async def test_cancelling_the_block_cancels_handlers_and_gives_their_jobs_back(
     assert (info.state, info.attempt) == (JobState.QUEUED, 0)
 
 
+@pytest.mark.real_time
 async def test_a_sync_handler_that_outlasts_the_stop_is_left_behind_and_reported(
-    managers: Managers, kind: str
+    managers: Managers,
 ) -> None:
-    if kind == "memory":
-        pytest.skip("a virtual clock does not see threads")
     manager = managers()
     release = threading.Event()
 

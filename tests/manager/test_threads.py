@@ -12,15 +12,13 @@ import pytest
 
 from trio_tasks import Context, Emit, Job, TaskManager
 
-pytestmark = [pytest.mark.anyio, pytest.mark.both_loops]
+pytestmark = [pytest.mark.anyio, pytest.mark.both_loops, pytest.mark.real_time]
 
 ELSEWHERE = "another thread"
 
 
 @pytest.fixture
-def manager(managers: Callable[..., TaskManager[Any]], kind: str) -> TaskManager[Any]:
-    if kind == "memory":
-        pytest.skip("a virtual clock does not see threads")
+def manager(managers: Callable[..., TaskManager[Any]]) -> TaskManager[Any]:
     manager = managers()
 
     @manager.handler("child")
