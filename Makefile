@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 SERVER ?=
 # make test ARGS="-k cron -x": more arguments for pytest. ARGS=-n0: in one process, not one per core.
 ARGS ?=
-# make verify EXAMPLES=5000 SEED=7
+# make verify EXAMPLES=5000 SEED=7; the seeded simulations alone: make verify ARGS="-k simulation"
 EXAMPLES ?= 500
 SEED ?=
 # make faults SEED=7 MINUTES=10, or SEED=1 JOBS=20000 FAULTS=100; AWAY=0: without the long outage

@@ -194,11 +194,12 @@ def draw_emit(luck: Luck) -> Emit[Any]:
         Attempt(luck.expovariate(1 / 6), luck.choice(ends), luck.randrange(3), luck.random() < 0.2)
         for _ in range(3)
     ]
-    match luck.randrange(12):
+    match luck.randrange(14):
         case 0 | 10:
             return to_key("first", luck.randrange(2), plan[0], attempts=luck.randrange(1, 4))
-        case 1 | 11:
-            return to_key("last", luck.randrange(2), plan[0])
+        case 1 | 11 | 12 | 13:
+            retried = Attempt(luck.expovariate(1 / 3), luck.choice(("return", "fail", "later")))
+            return to_key("last", luck.randrange(2), retried)
         case 2:
             return to_work(plan, delay=luck.expovariate(1 / 60))
         case 3:
@@ -217,6 +218,10 @@ def draw_emit(luck: Luck) -> Emit[Any]:
 RATES = tuple(kind for kind in Faults.__slots__ if kind != "longest")
 
 
+def _workers(seed: int) -> int:
+    return 1 + (seed + 1) % 3
+
+
 def life(seed: int, *, hours: float, per_hour: float, rate: float) -> Report:
     """A life of a `Site` in which each fault comes so many times an hour."""
     return simulate(
@@ -225,6 +230,7 @@ def life(seed: int, *, hours: float, per_hour: float, rate: float) -> Report:
         hours=hours,
         emits=draw_emit,
         per_hour=per_hour,
+        workers=_workers(seed),
         faults=dict.fromkeys(RATES, rate),
     )
 
@@ -239,6 +245,7 @@ def steady_life(seed: int, *, hours: float, per_hour: float, rate: float) -> Rep
         hours=hours,
         emits=lambda _: Emit("work", next(numbers)),
         per_hour=per_hour,
+        workers=_workers(seed),
         faults=dict.fromkeys(RATES, rate) | {"cancels": 0},
     )
     site.check(report)

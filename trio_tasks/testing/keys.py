@@ -15,6 +15,9 @@ from trio_tasks.processor.decisions import Skip
 
 __all__ = ["DebounceKeys"]
 
+_MOST_SET_S = 240.0
+"""By how much in all the clock may be set before trailing keys are forgotten here."""
+
 
 @dataclass(slots=True)
 class _Leading:
@@ -41,6 +44,7 @@ class DebounceKeys:
         self._store = store
         self._leading: dict[tuple[str, str], _Leading] = {}
         self._held: dict[tuple[str, str], str] = {}
+        self._set_by_s = 0.0
         self._trailing: dict[tuple[str, str], _Trailing] = {}
 
     def emitted(self, job: NewJob) -> None:
@@ -51,17 +55,21 @@ class DebounceKeys:
             key.last += 1
             key.places[job.id] = key.last
 
-    def clock_set(self) -> None:
+    def clock_set(self, by_s: float) -> None:
         """The clock is about to be set, or was: windows that are over by now do not come back.
 
-        Of trailing keys nothing is known after that: the server keeps one for some minutes by its
-        clock, and a job that was emitted while that was ahead starts when it has got there again.
+        The server keeps a trailing key for ten minutes by its clock, and a job that was emitted
+        while that was ahead starts when it has got there again. So nothing is known of trailing
+        keys any more when the clock has been set by minutes.
         """
         now_ms = self._store.clock.now_ms()
         self._leading = {
             key: holder for key, holder in self._leading.items() if now_ms < holder.until_ms
         }
-        self._trailing.clear()
+        self._set_by_s += abs(by_s)
+        if self._set_by_s > _MOST_SET_S:
+            self._set_by_s = 0.0
+            self._trailing.clear()
 
     def asked(self, ask: DebounceAsk, answer: str | None) -> Iterator[str]:
         """A start has asked for its key; yields what is wrong with the answer."""

@@ -116,10 +116,10 @@ class Ledger:
         """A worker begins to stop: whatever is handed out to it from now on must not run."""
         self._stops_at[client] = loop_time()
 
-    def clock_set(self) -> None:
-        """The server's clock is about to be set, or was set."""
+    def clock_set(self, by_s: float = 0.0) -> None:
+        """The server's clock is about to be set, or (0) was set."""
         self._courses.clock_set()
-        self._keys.clock_set()
+        self._keys.clock_set(by_s)
 
     def heard(self, client: Client, request: str, asked: object, answer: object) -> None:
         """The server has carried out a request of a client."""

@@ -32,6 +32,9 @@ T = TypeVar("T")
 REQUEST_TIMEOUT_S = 5.0
 """How long a request waits for a line that is down."""
 
+POLL_S = 1.0
+"""How long a lost hint goes unnoticed where workers poll."""
+
 LOSS_SHARE = 0.1
 """The share of requests that a bad network loses, or their answers."""
 
@@ -73,7 +76,7 @@ class Network:
     def set_clock(self, by_s: float) -> None:
         """The server's clock jumps. Whoever times something by it looks again."""
         self.hint_all()  # what has expired by now is gone for good
-        self.ledger.clock_set()
+        self.ledger.clock_set(by_s)
         self.server.store.clock.jump(round(1000 * by_s))
         self.hint_all()
         self.ledger.clock_set()
@@ -203,12 +206,14 @@ class SimulatedLine:
             for membership in self.memberships
             if (member := store.queue(membership.queue).members.get(membership.incarnation))
         ]
-        await anyio.sleep(max(leases_ms, default=0) / 1000)
+        await anyio.sleep(POLL_S)
+        self._network.hint_all()  # a hint that it has taken may have died with it
+        await anyio.sleep(max(0.0, max(leases_ms, default=0) / 1000 - POLL_S))
         if self in self._network.lines and self.connected:
             return
         for membership in self.memberships:
             membership.vanish()
-        self._network.hint_all()  # a hint that it has taken may have died with it
+        self._network.hint_all()
 
     def pending(self) -> list[str]:
         """The jobs that the server thinks are running at this end."""

@@ -156,6 +156,9 @@ Program: TypeAlias = list[Action]
 _BURST = 4
 """How many jobs are emitted at a time, on average."""
 
+_GAPS_S = 0.001, 5.0
+"""The time between the emits of a burst: sometimes much, sometimes hardly any."""
+
 _NEAR_S = 0.005, 30.0
 """Faults where nothing happens find nothing: three of four come this soon after an emit."""
 
@@ -178,22 +181,20 @@ def draw(
         for at_s in _times(luck, per_hour / _BURST, end_s):
             for _ in range(math.ceil(luck.expovariate(1 / (_BURST - 0.5)))):
                 program.append(EmitJob(at_s, next_emit(luck)))
-                at_s += luck.expovariate(1)  # noqa: PLW2901
+                at_s += _between(luck, *_GAPS_S)  # noqa: PLW2901
     if faults is not None:
         emits_s = [action.at_s for action in program]
 
-        def soon_s() -> float:
-            least_s, most_s = _NEAR_S
-            return least_s * (most_s / least_s) ** luck.random()
-
         def times(per_hour: float) -> list[float]:
             return [
-                luck.choice(emits_s) + soon_s() if emits_s and luck.random() < 0.75 else at_s
+                luck.choice(emits_s) + _between(luck, *_NEAR_S)
+                if emits_s and luck.random() < 0.75
+                else at_s
                 for at_s in _times(luck, per_hour, end_s)
             ]
 
         def for_s() -> float:
-            return faults.longest ** luck.random()
+            return _between(luck, 1.0, faults.longest)
 
         program += [Outage(at_s, for_s()) for at_s in times(faults.outages)]
         program += [
@@ -205,10 +206,15 @@ def draw(
         program += [Pause(at_s, for_s(), luck.randrange(100)) for at_s in times(faults.pauses)]
         program += [CancelJob(at_s, luck.randrange(5)) for at_s in times(faults.cancels)]
         program += [
-            ClockStep(at_s, luck.choice((-1, 1)) * _LONGEST_STEP_S ** luck.random())
+            ClockStep(at_s, luck.choice((-1, 1)) * _between(luck, 1.0, _LONGEST_STEP_S))
             for at_s in times(faults.clock_steps)
         ]
     return sorted(program, key=lambda action: action.at_s)
+
+
+def _between(luck: Luck, least: float, most: float) -> float:
+    """A number at random, as likely small as large."""
+    return least * (most / least) ** luck.random()
 
 
 def _times(luck: Luck, per_hour: float, end_s: float) -> list[float]:

@@ -227,9 +227,11 @@ class World:
             if stuck:
                 return
         for worker in self._workers:
+            pause_s = 0.01
             with anyio.move_on_after(STUCK_S) as scope:
-                while not worker.is_idle():  # noqa: ASYNC110 - what runs here is the user's affair
-                    await anyio.sleep(0.01)
+                while not worker.is_idle():
+                    await anyio.sleep(pause_s)
+                    pause_s *= 1.1
             if scope.cancelled_caught:
                 ledger.violations.append(f"{worker.name} has slots that are free for nobody")
 
