@@ -16,6 +16,7 @@ from trio.lowlevel import Task
 from tests.cancellation.canceller import Canceller
 from trio_tasks import (
     Context,
+    DeadLetter,
     Emit,
     Handlers,
     Job,
@@ -71,6 +72,24 @@ class Site:
                 nursery.start_soon(anyio.sleep, 0.002)
             self.effects[job.id] += 1
             return job.id
+
+        @main.handler("sends", attempts=5)
+        async def sends(job: Job[None], ctx: Context[Any]) -> None:
+            self._began(job.id)
+            ref = await ctx.emit_now("note", queue="main", id=f"note-{job.id.partition('@')[2]}")
+            self.acknowledged.append((ref.queue, ref.id))
+            self.effects[job.id] += 1
+
+        @main.handler("note", attempts=5)
+        async def note(job: Job[None]) -> None:
+            self.effects[job.id] += 1
+
+        @main.handler("fails", attempts=1)
+        async def fails(job: Job[None]) -> None:
+            self.began[job.id] += 1
+            if self.began[job.id] == 1:
+                raise DeadLetter("audit")
+            self.effects[job.id] += 1
 
         @main.handler("keyed", attempts=5, debounce=3600)
         async def keyed(job: Job[int]) -> None:
@@ -159,8 +178,11 @@ async def look(tasks: TaskManager[Any], site: Site, canceller: Canceller) -> Non
         queue = tasks.queue("main")
         with canceller.cancelling():
             await ref.info()
+            await queue.job(ref.id)
             await queue.stats()
             await queue.jobs("queued")
+            await queue.dead_letters()
+            await queue.is_paused()
             await tasks.queues()
             await tasks.schedules().list()
         assert (await ref.info()).state is JobState.QUEUED
@@ -175,6 +197,44 @@ async def pause(tasks: TaskManager[Any], site: Site, canceller: Canceller) -> No
             await site.emit(tasks)
             await queue.resume()
         await queue.resume()
+
+
+async def requeue(tasks: TaskManager[Any], site: Site, canceller: Canceller) -> None:
+    async with tasks:
+        await tasks.start()
+        ref = await site.emit(tasks, "fails")
+        await tasks.until_idle()
+        with canceller.cancelling():
+            assert await tasks.queue("main").requeue(ref.id)
+        await tasks.queue("main").requeue(ref.id)
+        await tasks.until_idle()
+        assert (await ref.info()).state is JobState.COMPLETED
+
+
+async def schedule(tasks: TaskManager[Any], site: Site, canceller: Canceller) -> None:
+    """Declare a schedule, trigger it, remove it."""
+    async with tasks:
+        await tasks.start()
+        schedules = tasks.schedules()
+        with canceller.cancelling():
+            await tasks.emit("note", queue="main", id="yearly", repeat="0 0 1 1 *")
+            ref = await schedules.trigger("yearly")
+            site.acknowledged.append((ref.queue, ref.id))
+            await schedules.remove("yearly")
+        if "yearly" in [found.name for found in await schedules.list()]:
+            await schedules.remove("yearly")
+        await tasks.until_idle()
+
+
+async def emit_now(tasks: TaskManager[Any], site: Site, canceller: Canceller) -> None:
+    """The surroundings are cancelled at a step of a handler that emits durably."""
+    with canceller.scope:
+        async with tasks:
+            await tasks.start()
+            for _ in range(2):
+                await site.emit(tasks, "sends")
+            with canceller.counting(_in_a_slot):
+                await tasks.until_idle()
 
 
 async def cancel_a_job_that_runs(tasks: TaskManager[Any], site: Site, canceller: Canceller) -> None:
@@ -370,6 +430,9 @@ OPERATIONS: tuple[Operation, ...] = (
     result,
     look,
     pause,
+    requeue,
+    schedule,
+    emit_now,
     cancel_a_job_that_runs,
     cancel_a_job_that_waits,
     start,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
+import subprocess
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -18,8 +21,10 @@ from tests.cancellation.operations import (
     Operation,
     Site,
     a_thread,
+    emit_now,
     entering,
     leaving,
+    requeue,
 )
 from tests.contract.backdoors import MemoryBackdoor, RedisBackdoor
 from tests.contract.world import Backdoor
@@ -115,6 +120,42 @@ async def check(site: Site, server: Broker, backdoor: Backdoor) -> None:
     assert (await server.counts("other")).emitted == len(site.children)
 
 
+async def _sleep() -> None:
+    await trio.sleep_forever()
+
+
+def test_what_is_left_behind_is_seen() -> None:
+    """The audit itself: a task, a thread, a socket and a child process each make a difference."""
+
+    async def main() -> None:
+        before = Belongings()
+        assert Belongings() == before
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_sleep)
+            assert Belongings() != before
+            nursery.cancel_scope.cancel()
+        assert Belongings() == before
+
+        over = threading.Event()
+        thread = threading.Thread(target=over.wait)
+        thread.start()
+        assert Belongings() != before
+        over.set()
+        thread.join()
+        assert Belongings() == before
+
+        with socket.socket():
+            assert Belongings() != before
+        assert Belongings() == before
+
+        with subprocess.Popen(["sleep", "60"]) as child:  # noqa: ASYNC220 - one that leaks
+            assert Belongings() != before
+            child.kill()
+        assert Belongings() == before
+
+    trio.run(main)
+
+
 # -- in virtual time -----------------------------------------------------------------------------
 
 
@@ -185,6 +226,8 @@ def steps(operation: Operation) -> list[int]:
         return [*range(30), *range(30, 400, 9)]
     if operation is entering:
         return [*range(16)]
+    if operation in (requeue, emit_now):  # these have few
+        return [0, 1, 3]
     place = OPERATIONS.index(operation)
     return [(0, 4, 11)[place % 3], (19, 33)[place % 2], 60]
 
