@@ -186,7 +186,6 @@ def _search(seeds: int) -> None:
 _SCRIPT = """
 import logging, sys
 logging.disable(logging.CRITICAL)
-from property_tests.planted import BUGS, Bug
 from property_tests.site import life
 print(life(11, hours=4, per_hour=30, rate=4).fingerprint)
 """
