@@ -107,7 +107,7 @@ def queue_defects(queue: QueueStore) -> list[str]:
     return found + [f"{job_id} has a cancel request" for job_id in queue.cancels.keys() - running]
 
 
-FAMILY = re.compile(r"m|c|ci|z|w|x|cron|out|ev|dlq|s:[0-9]|(j|l|d|cr):[A-Za-z0-9_.:@-]+")
+FAMILY = re.compile(r"m|c|ci|z|w|x|cron|out|aside|ev|dlq|s:[0-9]|(j|l|d|cr):[A-Za-z0-9_.:@-]+")
 """What keys of a queue are called: see the table in the design of the protocol."""
 
 

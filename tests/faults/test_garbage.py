@@ -129,6 +129,10 @@ async def a_lost_group(dump: Dump) -> None:
     dump.site.ask("XGROUP", "DESTROY", dump.site.key("main", "s:0"), "g")
 
 
+async def rows_set_aside(dump: Dump) -> None:
+    dump.do("XADD", "aside", "*", JUNK, JUNK)
+
+
 async def records_of_jobs(dump: Dump) -> None:
     fields = ("a", "b", "by", "dl", "due", "e", "er", "f", "gb", "gen", "gi", "lt", "mx")
     for field in (*fields, "n", "p", "pg", "r", "rl", "rq", "s", "us", "why"):
@@ -179,6 +183,7 @@ async def dump(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Dump]
         logs,
         windows,
         a_lost_group,
+        rows_set_aside,
         records_of_jobs,
     ],
     ids=lambda garbage: garbage.__name__,

@@ -311,7 +311,11 @@ class Desk:
             yield key.removeprefix(prefix)
 
     def _keys_defects(self) -> Iterable[str]:
-        fixed = {*self.keys.fixed, *(self.keys.stream(level) for level in range(10))}
+        fixed = {
+            *self.keys.fixed,
+            self.keys.aside,
+            *(self.keys.stream(level) for level in range(10)),
+        }
         for key in self.words("KEYS", f"{self.keys.prefix}*"):
             kind = key.removeprefix(self.keys.prefix).partition(":")[0]
             if key not in fixed and kind not in {"j", "l", "d", "cr"}:

@@ -82,6 +82,7 @@ def test_every_script_runs_on_a_cluster(clustered: Desk) -> None:
     desk.ask(calls.remove_schedule(desk.keys, "nightly"))
     desk.ask(calls.relay_read(desk.keys))
     desk.ask(calls.relay_done(desk.keys, ["1-1"]))
+    desk.ask(calls.set_aside(desk.keys, ["1-1"]))
     clerk.beat()
     clerk.leave()
 

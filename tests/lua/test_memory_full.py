@@ -54,6 +54,7 @@ def test_emits_logs_and_new_schedules_are_refused(desk: Desk) -> None:
 def test_jobs_are_handed_out_and_finished_with_their_children(desk: Desk, other: Desk) -> None:
     clerk = desk.clerk()
     ids = [desk.emit() for _ in range(4)]
+    unreadable = desk.word("XADD", desk.keys.out, "999-0", "what", "ever") or ""
     with memory_full(desk):
         one, two, three, four = clerk.take(4)
         outcomes: list[Outcome] = [
@@ -63,10 +64,11 @@ def test_jobs_are_handed_out_and_finished_with_their_children(desk: Desk, other:
             clerk.outcome(four, Release(counted=False, began=True)),
         ]
         assert clerk.commit(*outcomes) == [Applied.APPLIED] * 4
-        (row,) = desk.ask(calls.relay_read(desk.keys))
+        _, row = desk.ask(calls.relay_read(desk.keys))
         assert isinstance(row, calls.ChildRow)
         other.ask(calls.relay_deliver(other.keys, [row]))
         desk.ask(calls.relay_done(desk.keys, [row.row]))
+        assert desk.ask(calls.set_aside(desk.keys, [unreadable])) == 1
 
     assert desk.state(ids[0]) is JobState.COMPLETED
     assert desk.state("child") is JobState.QUEUED

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from msgspec.structs import replace
 
 from tests.lua.desk import RETENTION_MS, TOMBSTONE_MS, Desk
@@ -9,7 +11,7 @@ from trio_tasks.broker import RELAY_TOO_LATE_MS, Applied, NewJob
 from trio_tasks.job import JobState
 from trio_tasks.processor.decisions import Die, Retry
 from trio_tasks.redis_streams import calls
-from trio_tasks.redis_streams.calls import ChildRow, DeadLetterRow
+from trio_tasks.redis_streams.calls import ChildRow, DamagedRow, DeadLetterRow
 
 
 def rows_of(desk: Desk) -> list[ChildRow]:
@@ -179,6 +181,35 @@ def test_a_child_that_was_under_way_for_too_long_arrives_dead(desk: Desk, other:
     assert other.ttl_ms(other.keys.job("chosen")) == -1
     answer = other.ask(calls.requeue(other.keys, "chosen", generation=0))
     assert answer is calls.RequeueAnswer.REQUEUED
+
+
+def test_rows_that_nobody_can_read_are_set_aside_whole_and_hide_no_others(desk: Desk) -> None:
+    spoilt = ("q", "no where", "what", b"\xff\x00")
+    first = desk.word("XADD", desk.keys.out, "*", *spoilt) or ""
+    second = desk.word("XADD", desk.keys.out, "*", *spoilt) or ""
+    assert desk.ask(calls.relay_read(desk.keys)) == [DamagedRow(first), DamagedRow(second)]
+
+    assert desk.ask(calls.set_aside(desk.keys, [first, second])) == 2
+    told = desk.events()
+    assert desk.ask(calls.set_aside(desk.keys, [first, second])) == 0
+
+    assert told == desk.events() == [""], "who waits until all is idle looks again, once"
+    assert desk.ask(calls.relay_read(desk.keys)) == []
+    kept = cast("list[tuple[bytes, list[bytes]]]", desk.do("XRANGE", desk.keys.aside, "-", "+"))
+    assert [fields for _, fields in kept] == [
+        [b"row", row.encode(), b"q", b"no where", b"what", b"\xff\x00"] for row in (first, second)
+    ]
+
+
+def test_about_a_thousand_rows_that_nobody_can_read_are_kept(desk: Desk) -> None:
+    for number in range(1, 1501):
+        desk.do("XADD", desk.keys.out, f"{number}-0", "what", "ever")
+
+    moved = desk.ask(calls.set_aside(desk.keys, [f"{number}-0" for number in range(1, 1501)]))
+
+    assert moved == 1500
+    assert desk.number("XLEN", desk.keys.out) == 0
+    assert 1000 <= desk.number("XLEN", desk.keys.aside) < 1200
 
 
 def test_a_late_child_never_begins_a_second_life(desk: Desk, other: Desk) -> None:

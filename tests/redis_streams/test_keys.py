@@ -12,7 +12,7 @@ def test_every_key_of_a_queue_begins_with_namespace_and_hash_tag() -> None:
     keys = QueueKeys("tt", "mail")
 
     names = [*keys.fixed, keys.stream(0), keys.job("a@1"), keys.log("a@1")]
-    names += [keys.debounce("d"), keys.schedule("nightly")]
+    names += [keys.debounce("d"), keys.schedule("nightly"), keys.aside]
 
     assert all(name.startswith("tt:{mail}:") for name in names)
     assert len(set(names)) == len(names)
@@ -29,6 +29,7 @@ def test_the_keys_have_the_names_of_the_protocol() -> None:
     assert keys.log("id") == "tt:{q}:l:id"
     assert keys.debounce("digest") == "tt:{q}:d:digest"
     assert keys.schedule("nightly") == "tt:{q}:cr:nightly"
+    assert keys.aside == "tt:{q}:aside"
 
 
 def test_levels_are_served_from_the_highest_on() -> None:

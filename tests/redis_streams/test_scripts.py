@@ -50,6 +50,7 @@ CALLS: list[Call[object]] = [
     calls.relay_deliver(KEYS, [ChildRow("1-0", "q", "a@1", b"secret", "", late=False)]),
     calls.dead_letter(DeadLetterRow("1-0", "graveyard", {"data": b"secret"})),
     calls.relay_done(KEYS, ["1-0"]),
+    calls.set_aside(KEYS, ["1-0"]),
     calls.cancel(KEYS, "a@1", number=None, reason="secret", retention_ms=1),
     calls.requeue(KEYS, "a@1", generation=0),
     calls.pause(KEYS, paused=True, number=1),

@@ -113,6 +113,11 @@ class QueueKeys:
         """String `<job id> <emit number> <ms>`: who holds a debounce key, and since when."""
         return f"{self.prefix}d:{digest}"
 
+    @property
+    def aside(self) -> str:
+        """Stream: rows of the outbox that nobody could read."""
+        return f"{self.prefix}aside"
+
     def schedule(self, name: str) -> str:
         """Hash: definition, template and options of a schedule, its last occurrence."""
         return f"{self.prefix}cr:{name}"

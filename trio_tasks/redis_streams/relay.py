@@ -4,8 +4,8 @@ A row leaves the outbox only after its target has answered. Delivering a child a
 a dead letter then lies in its stream twice ("at least once"). So a relay may fail or be cancelled
 anywhere, and any number of processes may do it at the same time.
 
-A row that cannot be read would be looked at for ever, and enough of them would hide all others:
-it is dropped, and the log says so.
+A row that cannot be read would be looked at for ever, and enough of them would hide all others: it
+is set aside in a stream of its own, and the log says so. It may come from a newer release.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ async def relay(
             return delivered, targets
         children: dict[str, list[ChildRow]] = {}
         asks: list[tuple[Sequence[str], Call[None]]] = []
-        dropped: list[str] = []
+        unreadable: list[str] = []
         for row in rows:
             match row:
                 case ChildRow():
@@ -51,8 +51,11 @@ async def relay(
                 case DeadLetterRow():
                     asks.append(([row.row], calls.dead_letter(row)))
                 case DamagedRow():
-                    log.error("queue %r: row %s of `out` cannot be read: dropped", queue, row.row)
-                    dropped.append(row.row)
+                    log.error(
+                        "queue %r: row %s of `out` cannot be read; it is kept in the stream %s",
+                        *(queue, row.row, keys(queue).aside),
+                    )
+                    unreadable.append(row.row)
         for target, group in children.items():
             call = calls.relay_deliver(keys(target), group, tombstone_ms=tombstone_ms)
             asks.append(([row.row for row in group], call))
@@ -63,8 +66,10 @@ async def relay(
             if answer is None
             for row in names
         ]
-        if done or dropped:
-            await cmd.call(calls.relay_done(keys(queue), [*done, *dropped]), repeat=True)
+        if unreadable:
+            await cmd.call(calls.set_aside(keys(queue), unreadable), repeat=True)
+        if done:
+            await cmd.call(calls.relay_done(keys(queue), done), repeat=True)
         for answer in answers:
             if isinstance(answer, BrokerError):
                 raise answer

@@ -4,7 +4,7 @@ Arguments are ordered here and nowhere else. Both the async wire and the blockin
 what these functions return; see `scripts.Call`.
 
 ```
-emitting.py    enqueue, relay_read, relay_deliver, dead_letter, relay_done
+emitting.py    enqueue, relay_read, relay_deliver, dead_letter, relay_done, set_aside
 working.py     register, own, beat, leave, debounce, log
 stepping.py    step
 scheduling.py  time, declare, schedules, due_schedules, tick, remove_schedule
@@ -22,6 +22,7 @@ from trio_tasks.redis_streams.calls.emitting import (
     relay_deliver,
     relay_done,
     relay_read,
+    set_aside,
 )
 from trio_tasks.redis_streams.calls.looking import LISTED_STATES, counts, jobs, read
 from trio_tasks.redis_streams.calls.scheduling import (
@@ -83,6 +84,7 @@ __all__ = [
     "remove_schedule",
     "requeue",
     "schedules",
+    "set_aside",
     "step",
     "tick",
     "time",

@@ -1,4 +1,6 @@
-"""Emitting and relaying: `enqueue`, `relay_read`, `relay_deliver`, `dead_letter`, `relay_done`.
+"""Emitting and relaying.
+
+`enqueue`, `relay_read`, `relay_deliver`, `dead_letter`, `relay_done`, `set_aside`.
 
 A new job crosses the border as three arguments: its id, its blob, and `options`, one string that
 is empty for a plain job (ready at once, priority 0, minted id) and else has eight words:
@@ -38,6 +40,7 @@ __all__ = [
     "relay_deliver",
     "relay_done",
     "relay_read",
+    "set_aside",
 ]
 
 REPLACED_RETENTION_MS = 300_000
@@ -224,6 +227,12 @@ def relay_done(keys: QueueKeys, rows: Sequence[str]) -> Call[int]:
     """Remove rows from the outbox once their targets have answered; how many were there."""
     args = [keys.prefix, *rows]
     return Call(script("relay_done"), keys.fixed, args, parser("relay_done", whole))
+
+
+def set_aside(keys: QueueKeys, rows: Sequence[str]) -> Call[int]:
+    """Move unreadable rows to the stream `keys.aside`, which keeps about the last 1000."""
+    args = [keys.prefix, *rows]
+    return Call(script("set_aside"), keys.fixed, args, parser("set_aside", whole))
 
 
 def _nothing(reply: Reply) -> None:
