@@ -377,7 +377,7 @@ async def test_a_busy_queue_does_not_keep_a_slot_from_another_one(broker: Faulty
 
 
 @pytest.mark.parametrize("concurrency", [1, 2, 8])
-async def test_queues_get_their_shares_of_the_slots(
+async def test_no_queue_gets_less_than_half_of_its_share_of_the_slots(
     concurrency: int, broker: FaultyBroker, calls: list[str]
 ) -> None:
     manager = manager_on(broker, concurrency=concurrency)
@@ -396,7 +396,7 @@ async def test_queues_get_their_shares_of_the_slots(
         await manager.until_idle()
     first_half = calls[: len(calls) // 2]
     for queue in queues:
-        assert 10 <= first_half.count(queue) <= 30, (queue, first_half.count(queue))
+        assert first_half.count(queue) >= len(first_half) / len(queues) / 2, first_half
 
 
 class Customer:
