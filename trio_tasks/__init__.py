@@ -8,7 +8,7 @@ consumer/  scheduler/                               AnyIO tasks: fetch, run, ack
 connect.py                                          an address → a broker
 redis_streams/  memory/  embedded.py                storage: the Broker protocol, twice
 emitter.py  handlers.py  context.py  queues.py …    what is emitted, what handles it
-broker.py  payloads/  environment.py                the contract of storage; JSON; clocks and luck
+broker/  payloads/  environment.py                  the contract of storage; JSON; clocks and luck
 processor/                                          PURE: everything that decides a job's fate
 job.py  options.py  errors.py                       data
 ```
