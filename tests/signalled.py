@@ -66,7 +66,15 @@ async def run_one() -> None:
 
 async def run_stubborn() -> None:
     """One manager, whose job does not end within the grace: a second signal skips it."""
-    say(await _emit_and_run(make(60, grace=30)))
+    manager = make(60, grace=30)
+    async with anyio.create_task_group() as nursery:
+        nursery.start_soon(_say_when_stopping, manager)
+        say(await _emit_and_run(manager))
+
+
+async def _say_when_stopping(manager: TaskManager[Any]) -> None:
+    await eventually(lambda: manager.state == "stopping")
+    say("stopping")
 
 
 async def run_two() -> None:
@@ -87,27 +95,32 @@ async def run_two() -> None:
 async def restored() -> None:
     """The former handlers are there again afterwards, for a second life too."""
 
+    came = False
+
     def mine(*_: object) -> None:
+        nonlocal came
+        came = True
         say("mine")
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, mine)
-    manager = make(0.01)
+    manager = TaskManager[Any]("memory://")
+    manager.register_handler(_nothing, event="job")
     for _ in range(2):
         await manager.run(until_idle=True)
         assert signal.getsignal(signal.SIGINT) is mine
         assert signal.getsignal(signal.SIGTERM) is mine
     say("ready")
-    await anyio.sleep(0.3)
-    with contextlib.suppress(TimeoutError), anyio.fail_after(0.1):
-        await anyio.sleep_forever()
+    await eventually(lambda: came)
 
 
 async def host_of_asyncio() -> None:
     """A host on asyncio has its own signal handler, which works again afterwards."""
     came = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, came.set)
-    await make(0.01).run(until_idle=True)
+    manager = TaskManager[Any]("memory://")
+    manager.register_handler(_nothing, event="job")
+    await manager.run(until_idle=True)
     say("ready")
     await asyncio.wait_for(came.wait(), 5)
     say("the host's handler was called")
@@ -175,13 +188,16 @@ async def control_c() -> None:
 async def control_c_while_leaving() -> None:
     """Ctrl-C while the block is left in peace."""
     manager = make(60, grace=60)
-    try:
-        async with manager:
-            await manager.start()
-            await manager.emit("job")
-            await eventually(lambda: manager.statistics().started == 1)
-    except KeyboardInterrupt:
-        say("KeyboardInterrupt", manager.state)
+
+    async with anyio.create_task_group() as nursery:
+        nursery.start_soon(_say_when_stopping, manager)
+        try:
+            async with manager:
+                await manager.start()
+                await manager.emit("job")
+                await eventually(lambda: manager.statistics().started == 1)
+        except KeyboardInterrupt:
+            say("KeyboardInterrupt", manager.state)
 
 
 PROGRAMS: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {

@@ -25,10 +25,15 @@ class Program:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
-        self.ready_at = 0.0
 
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
+
+    def says(self, word: str) -> None:
+        """Wait until it says so, next."""
+        assert self._process.stdout is not None
+        said = self._process.stdout.readline()
+        assert said == f"{word}\n", said + self._process.stdout.read()
 
     def lines(self) -> list[str]:
         """What it says until its end."""
@@ -50,10 +55,9 @@ def _running(name: str, loop: str) -> Generator[Program]:
         text=True,
     ) as process:
         try:
-            assert process.stdout is not None
-            said = process.stdout.readline()
-            assert said == "ready\n", said + process.stdout.read()
-            yield Program(process)
+            program = Program(process)
+            program.says("ready")
+            yield program
         finally:
             process.kill()
 
@@ -73,7 +77,7 @@ def test_a_signal_stops_a_manager_gracefully(number: int, loop: str) -> None:
 def test_a_second_signal_skips_the_grace(number: int, loop: str) -> None:
     with _running("run_stubborn", loop) as program:
         program.signal(number)
-        time.sleep(0.2)  # the first one has been heard: two at once would be one
+        program.says("stopping")  # the first one has been heard: two at once would be one
         program.signal(number)
         began = time.monotonic()
         assert program.lines() == [
@@ -95,20 +99,16 @@ def test_one_signal_stops_two_managers(loop: str) -> None:
 
 def test_the_former_handlers_come_back(loop: str) -> None:
     with _running("restored", loop) as program:
-        # `make` says "ready" too: wait for the second life's end.
-        time.sleep(0.2)
         program.signal(signal.SIGTERM)
-        assert program.lines()[-1] == "mine"
+        assert program.lines() == ["mine"]
         assert program.code == 0
 
 
 @pytest.mark.parametrize("loop", ["asyncio"])
 def test_a_handler_that_the_host_gave_to_asyncio_comes_back(loop: str) -> None:
     with _running("host_of_asyncio", loop) as program:
-        assert program is not None
-        time.sleep(0.2)
         program.signal(signal.SIGTERM)
-        assert program.lines()[-1] == "the host's handler was called"
+        assert program.lines() == ["the host's handler was called"]
 
 
 def test_signals_are_left_to_a_host_that_starts_the_manager_in_a_nursery(loop: str) -> None:
@@ -140,7 +140,7 @@ def test_control_c_reaches_the_main_task_and_not_the_handler_that_holds_the_loop
 
 def test_control_c_while_the_block_is_left_ends_the_wait(loop: str) -> None:
     with _running("control_c_while_leaving", loop) as program:
-        time.sleep(0.2)
+        program.says("stopping")
         began = time.monotonic()
         program.signal(signal.SIGINT)
         lines = program.lines()
