@@ -15,6 +15,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import trio
 
 from tests.workshop import eventually
 from trio_tasks import Context, Emit, Job, StopReport, TaskManager
@@ -72,6 +73,7 @@ async def run_stubborn() -> None:
         say(await _emit_and_run(manager))
 
 
+@trio.lowlevel.enable_ki_protection  # Ctrl-C is for the main task, not for the one that asks for it
 async def _say_when_stopping(manager: TaskManager[Any]) -> None:
     await eventually(lambda: manager.state == "stopping")
     say("stopping")
