@@ -8,6 +8,7 @@ job's fate come from the broker (server time), never from here.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import random
@@ -19,6 +20,8 @@ from contextlib import contextmanager
 from typing import TypeAlias
 
 import anyio
+import trio
+from sniffio import current_async_library
 
 from trio_tasks.job import Millis
 
@@ -27,6 +30,7 @@ __all__ = [
     "Luck",
     "host_name",
     "jitter",
+    "loop_clock",
     "loop_time",
     "monotonic",
     "simulated",
@@ -67,6 +71,13 @@ def wall_clock_ms() -> Millis:
 def loop_time() -> float:
     """Seconds on the running event loop's clock; a virtual clock moves it."""
     return anyio.current_time()
+
+
+def loop_clock() -> Callable[[], float]:
+    """`loop_time` of the loop that runs now, without looking for the loop at each call."""
+    if current_async_library() == "trio":
+        return trio.current_time
+    return asyncio.get_running_loop().time
 
 
 def monotonic() -> float:

@@ -415,7 +415,12 @@ class Customer:
 
 
 async def test_who_stands_behind_a_feed_that_gives_up_its_turn_is_told(loop: str) -> None:
-    slots = Slots(1, attempt=_nothing, broken_off=lambda held, error: None)
+    slots = Slots(
+        1,
+        attempt=_nothing,
+        broken_off=lambda held, error: None,
+        too_late=lambda held: None,
+    )
     customers = [Customer(slots) for _ in range(3)]
     first, second, third = (cast("Feed", customer) for customer in customers)
     assert slots.reserve(first, 5) == 1

@@ -124,8 +124,7 @@ class Attempts:
             return
         assert record is not None
         assert handling is not None
-        if held.cause is not None or held.feed.stale():
-            self.give_up(held)
+        if not self._may_begin(held):
             return
         try:
             data = handling.decode(record.data)
@@ -154,10 +153,16 @@ class Attempts:
         if not isinstance(decision, Run):
             self._end(held, handling, facts, decision)
             return False
-        if held.cause is not None or held.feed.stale():
-            self.give_up(held)
-            return False
-        return True
+        return self._may_begin(held)
+
+    def _may_begin(self, held: Held) -> bool:
+        """Whether a handler may begin; `False`: the job has ended."""
+        if held.cause is None and held.feed.stale():
+            held.cause = CancelReason.LEASE_LOST
+        if held.cause is None:
+            return True
+        self.give_up(held)
+        return False
 
     async def _handle(
         self,
@@ -275,7 +280,7 @@ class Attempts:
                 held.feed.counters.interrupted += held.begun
                 reason = Interrupted(held.begun)
             case _:
-                # No cause: the lease is too old to begin, or a scope outside was cancelled.
+                # No cause: a scope outside was cancelled, or it could not start in time.
                 reason = LeaseLost(held.begun)
         self._decide(held, handling, facts, reason, None)
 

@@ -193,7 +193,10 @@ class ConsumerCore:
             threads=anyio.CapacityLimiter(self._concurrency),
         )
         self._slots = attempts.slots = Slots(
-            self._concurrency, attempt=attempts.run, broken_off=attempts.broken_off
+            self._concurrency,
+            attempt=attempts.run,
+            broken_off=attempts.broken_off,
+            too_late=attempts.give_up,
         )
         for queue in self.queues:
             self.feeds[queue] = Feed(
@@ -220,7 +223,8 @@ class ConsumerCore:
                     nursery.start_soon(protected(service))
                 nursery.start_soon(protected(renew), feed, self._broker)
                 nursery.start_soon(protected(watch), feed)
-            for service in (self._timeouts.run, self._logs.run, self._carry_children):
+            services = (self._timeouts.run, self._logs.run, self._slots.give_back)
+            for service in (*services, self._carry_children):
                 nursery.start_soon(protected(service))
             task_status.started()
             await self._stop_wanted.wait()

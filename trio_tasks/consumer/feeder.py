@@ -117,7 +117,6 @@ class Feed:
         self._on_tick_hint = on_tick_hint
         self._on_rejoined = on_rejoined
         self._relay = relay
-        self._quarter = max(1, slots.concurrency // 4)
         self._hungry = False
         self._takes = 0
         self._steps = 0
@@ -290,12 +289,13 @@ class Feed:
         may_take = self._hungry and self._takes_jobs()
         if self._hungry and not may_take:
             self._slots.step_out(self)
-        elif may_take and not self._slots.free:
+        elif may_take and self._slots.room <= 0:
             self._slots.line_up(self)
             may_take = False
         if not self._steps:
             return bool(waiting or may_take)
-        return waiting >= self._quarter or (may_take and self._slots.free >= self._quarter)
+        quarter = self._slots.quarter
+        return waiting >= quarter or (may_take and self._slots.room >= quarter)
 
     def _takes_jobs(self) -> bool:
         return not self.draining and not self.stale()
@@ -385,9 +385,9 @@ class Feed:
         left = membership is not self.membership or self.draining or self.stale()
         if not self._broker.remote and not self.held:
             self._no_longer_idle()
-        used = 0
+        used, now = 0, loop_time()
         for delivery in taken.deliveries:
-            held = Held(delivery, self, taken.now_ms)
+            held = Held(delivery, self, taken.now_ms, now)
             self.held.add(held)
             if left:
                 # Of an incarnation that was left, or too old, or too late: given back, not begun.
@@ -457,6 +457,8 @@ class Feed:
             case Park():
                 counters.parked += 1
                 self._events.publish("parked", held, JobState.DELAYED)
+            case Release(began=False) if held.cause is None:
+                pass  # it never started here
             case Release():
                 counters.released += 1
                 self._events.publish("released", held, JobState.QUEUED)
@@ -476,7 +478,7 @@ class Feed:
         while True:
             if self.membership is None or self.draining or self._hungry or self._takes:
                 await self._change()
-            elif self._slots.free:
+            elif self._slots.free > 0:
                 await self._listen(self.membership)
             else:
                 with anyio.move_on_after(self._looked_at + POLL_S - loop_time()) as scope:

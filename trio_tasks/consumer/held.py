@@ -22,6 +22,7 @@ class Held:
         delivery: what was handed out.
         feed: the feed of its queue.
         now_ms: server time when it was handed out.
+        came_at: when it came, on the loop's clock.
         slot: where it runs; `None` before it began and after its handler ended.
         begun: whether the handler began.
         ended: whether the outcome is in the commit buffer.
@@ -35,6 +36,7 @@ class Held:
 
     __slots__ = (
         "begun",
+        "came_at",
         "cause",
         "cause_text",
         "children",
@@ -48,10 +50,11 @@ class Held:
         "slot",
     )
 
-    def __init__(self, delivery: Delivery, feed: Feed, now_ms: int) -> None:
+    def __init__(self, delivery: Delivery, feed: Feed, now_ms: int, came_at: float) -> None:
         self.delivery = delivery
         self.feed = feed
         self.now_ms = now_ms
+        self.came_at = came_at
         self.slot: Slot | None = None
         self.begun = False
         self.ended = False

@@ -4,8 +4,9 @@ Theory of operation
 -------------------
 
 *Counting.* A slot is free, reserved for a take that is under way, promised to a job that was
-handed out, or running one. `free` counts the first kind; feeds `reserve()` before they take, so
-that never more jobs are handed out than can start at once.
+handed out, or running one. `free` counts the first kind; feeds `reserve()` before they take. While
+handlers are fast more may be reserved than slots are free (see `prefetch`), and `free` is then
+negative; jobs that could not start in time are given back.
 
 *Turns.* Feeds of several queues share the slots. A feed that has work but no slot queues up; who
 was served last stands last. With fewer free slots than feeds in the queue only the first get one.
@@ -32,7 +33,9 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from trio_tasks.consumer.held import Held
-from trio_tasks.environment import monotonic
+from trio_tasks.consumer.prefetch import LATE_S, Prefetch
+from trio_tasks.consumer.pulse import Pulse
+from trio_tasks.environment import loop_clock, loop_time
 
 if TYPE_CHECKING:
     from trio_tasks.consumer.feeder import Feed
@@ -42,6 +45,8 @@ __all__ = ["Slot", "Slots"]
 UNINTERRUPTED = 0.002
 """Seconds of work after which a slot lets other tasks run (measured: one checkpoint a job costs
 2 to 3.5 µs; 2 ms are a fifth of the 10 ms for which nothing may hold the loop)."""
+
+_HELD_UP_S = 0.001
 
 
 class Slot:
@@ -70,6 +75,7 @@ class Slots:
         *,
         attempt: Callable[[Slot, Held], Awaitable[None]],
         broken_off: Callable[[Held, BaseException | None], None],
+        too_late: Callable[[Held], None],
     ) -> None:
         """Make the slots; `run` must be started `concurrency` times.
 
@@ -79,6 +85,7 @@ class Slots:
                 handler do not leave it; cancellation, groups and other BaseExceptions do.
             broken_off: ends a job whose attempt was left by such an exception: `None` if only
                 cancellation was in it, else what remains.
+            too_late: ends a job that was taken ahead and could not start in time.
         """
         self.concurrency = concurrency
         self.free = concurrency
@@ -87,6 +94,9 @@ class Slots:
         self.slots: list[Slot] = []
         self._attempt = attempt
         self._broken_off = broken_off
+        self._too_late = too_late
+        self._prefetch = Prefetch(concurrency)
+        self._filled = Pulse()
         self._parked: list[Slot] = []
         self._feeds: list[Feed] = []
         self._line: deque[Feed] = deque()
@@ -98,18 +108,30 @@ class Slots:
         """Add a feed to those that share the slots."""
         self._feeds.append(feed)
 
+    @property
+    def room(self) -> int:
+        """How many more jobs may be taken; negative when handlers have become slow."""
+        return self.free + self._prefetch.most
+
+    @property
+    def quarter(self) -> int:
+        """A quarter of all that may be taken, at least 1."""
+        return max(1, (self.concurrency + self._prefetch.most) // 4)
+
     def reserve(self, feed: Feed, most: int) -> int:
-        """Up to `most` free slots for a take of `feed`; none, if others have the first turn."""
+        """Room for up to `most` jobs of `feed`; none, if others have the first turn."""
         line = self._line
         ahead = line.index(feed) if feed in line else len(line)
-        available = self.free - ahead
+        room = self.room
+        available = room - ahead
         if available <= 0 or not most:
             return 0
         if feed in line:
             line.remove(feed)
-        granted = min(most, available, max(1, self.free // (len(line) + 1)))
+        granted = min(most, available, max(1, room // (len(line) + 1)))
+        was_free = self.free > 0
         self.free -= granted
-        if not self.free:
+        if was_free and self.free <= 0:
             for other in self._feeds:
                 other.slots_full()
         return granted
@@ -129,9 +151,9 @@ class Slots:
         """Give back `count` slots."""
         if not count:
             return
-        was_full = not self.free
+        was_full = self.free <= 0
         self.free += count
-        if was_full:
+        if was_full and self.free > 0:
             for feed in self._feeds:
                 feed.slots_available()
         self._call_line()
@@ -150,6 +172,8 @@ class Slots:
         """Wake a slot if jobs lie ready."""
         if self.ready and self._parked:
             self._ring(self._parked.pop())
+        if self._surplus() > 0:
+            self._filled.fire()
 
     def suspended(self) -> None:
         """A handler suspended for the first time: let others begin meanwhile."""
@@ -167,6 +191,30 @@ class Slots:
         self.ready.clear()
         self.release(len(jobs))
         return jobs
+
+    # -- giving back -----------------------------------------------------------------------------
+
+    async def give_back(self) -> None:
+        """Give back what could not start in time, until cancelled."""
+        while True:
+            if self._surplus() <= 0:
+                await self._filled.wait()
+                continue
+            late_at = self.ready[0].came_at + LATE_S
+            await anyio.sleep(max(0.0, late_at - loop_time()))
+            if loop_time() > late_at + _HELD_UP_S:
+                # The whole process was held up, perhaps: let the slots go on first.
+                await anyio.sleep(_HELD_UP_S)
+            if self._surplus() > 0 and self.ready[0].came_at + LATE_S <= loop_time():
+                self._prefetch.was_late()
+                late = [self.ready.pop() for _ in range(self._surplus())]
+                self.release(len(late))
+                for held in late:
+                    self._too_late(held)
+
+    def _surplus(self) -> int:
+        """How many jobs lie ready for which there is no slot."""
+        return len(self.ready) - len(self._parked)
 
     async def wait_idle(self) -> None:
         """Wait until no job runs or lies ready."""
@@ -208,11 +256,12 @@ class Slots:
             raise error  # not a handler's: ours
 
     async def _jobs(self, slot: Slot) -> None:
-        since = monotonic()
+        clock = loop_clock()
+        since = began = clock()
         while not slot.scope.cancel_called:
             if not self.ready:
                 await self._park(slot)
-                since = monotonic()
+                since = began = clock()
                 continue
             held = self.ready.popleft()
             slot.held = held
@@ -221,10 +270,12 @@ class Slots:
             await self._attempt(slot, held)
             slot.held = held.slot = None
             self._ended()
-            now = monotonic()
+            now = clock()
+            self._prefetch.ran(now - began)
+            began = now
             if now - since > UNINTERRUPTED:
                 await checkpoint()
-                since = monotonic()
+                since = began = clock()
 
     def _ended(self) -> None:
         self.running -= 1
