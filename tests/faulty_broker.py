@@ -29,7 +29,7 @@ from trio_tasks.broker import (
     StepReply,
     TickAnswer,
 )
-from trio_tasks.errors import BrokerError, BrokerUnavailableError
+from trio_tasks.errors import BrokerError, BrokerUnavailableError, QueueFullError
 from trio_tasks.memory import MemoryBroker
 from trio_tasks.processor.dead_letter import INTERNAL
 from trio_tasks.processor.decisions import Die, Release
@@ -47,6 +47,7 @@ class Fault(Enum):
     SILENCE = "it does not arrive, and its deadline passes"
     NO_ANSWER = "it is applied, and its deadline passes"
     REFUSED = "the broker refuses it"
+    FULL = "the broker has no memory for it"
 
 
 class FaultyBroker(MemoryBroker):
@@ -115,6 +116,8 @@ class FaultyBroker(MemoryBroker):
                 raise BrokerUnavailableError(f"{method} did not arrive")
             case Fault.REFUSED:
                 raise BrokerError(f"{method} was refused")
+            case Fault.FULL:
+                raise QueueFullError(f"no memory for {method}")
             case Fault.SILENCE:
                 await anyio.sleep(self.deadline)
                 raise BrokerUnavailableError(f"{method} got no answer in time")

@@ -13,6 +13,7 @@ from trio_tasks import TaskManager
 from trio_tasks.broker import RECORD_VERSION, Broker, NewJob, Record, Stored
 from trio_tasks.consumer.consumer import ConsumerCore
 from trio_tasks.consumer.feeder import Feed
+from trio_tasks.consumer.prefetch import MOST_AHEAD
 from trio_tasks.consumer.slots import Slots
 from trio_tasks.engine import Engine
 from trio_tasks.environment import Ids
@@ -60,10 +61,14 @@ def slots_of(manager: TaskManager[Any]) -> Slots:
 
 
 def check_slots(manager: TaskManager[Any]) -> None:
-    """Every slot is free, reserved for a take under way, promised to a job, or runs one."""
+    """Every slot is free, reserved for a take under way, promised to a job, or runs one.
+
+    More may be promised than there are, but no more than may be taken ahead.
+    """
     slots, feeds = slots_of(manager), consumer_of(manager).feeds.values()
     known = slots.free + len(slots.ready) + slots.running
-    assert slots.free >= 0
+    assert slots.free >= -MOST_AHEAD
+    assert slots.running <= slots.concurrency
     assert slots.running == sum(slot.held is not None for slot in slots.slots)
     if any(feed._takes for feed in feeds):
         assert known < slots.concurrency

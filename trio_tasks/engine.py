@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import contextmanager
 from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias
@@ -24,11 +24,13 @@ import anyio
 import msgspec
 from anyio.lowlevel import checkpoint_if_cancelled
 
-from trio_tasks.broker import Broker, Watch
+from trio_tasks.broker import Broker
 from trio_tasks.consumer.consumer import ConsumerCore
 from trio_tasks.consumer.events import Events, QueueCounters
 from trio_tasks.context import Outlet
 from trio_tasks.emitter import Emitter
+from trio_tasks.environment import loop_time
+from trio_tasks.errors import BrokerError
 from trio_tasks.handlers import Registry
 from trio_tasks.lifespans import Lifespan
 from trio_tasks.posting import Postbox
@@ -56,6 +58,9 @@ FLUSH_S = 1.0
 
 LOOK_AGAIN_S = 0.25
 """How long `until_idle` waits for a sign of change before it looks again."""
+
+_REST: Final = 3
+"""It rests so many times as long as a look has taken: many queues take long to look at."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -330,10 +335,32 @@ class Engine:
 
     async def until_idle(self, queues: Sequence[str]) -> None:
         """Wait until nothing is queued, running, due or on its way in these queues."""
-        async with AsyncExitStack() as stack:
-            watches = [await stack.enter_async_context(self.broker.watch(q)) for q in queues]
-            while not await self._is_idle(queues):
-                await _any_change(watches)
+        failed: BrokerError | None = None
+        changed = anyio.Event()
+
+        async def watch(queue: str, *, task_status: TaskStatus[None]) -> None:
+            async with self.broker.watch(queue) as watch:
+                task_status.started()
+                while True:
+                    await watch.wait(LOOK_AGAIN_S)
+                    changed.set()
+
+        async with anyio.create_task_group() as nursery:
+            try:
+                for queue in queues:
+                    await nursery.start(watch, queue)
+                while True:
+                    changed, began = anyio.Event(), loop_time()
+                    if await self._is_idle(queues):
+                        break
+                    took_s = loop_time() - began
+                    await changed.wait()
+                    await anyio.sleep(_REST * took_s)
+            except BrokerError as error:
+                failed = error
+            nursery.cancel_scope.cancel()
+        if failed is not None:
+            raise failed
 
     async def _is_idle(self, queues: Sequence[str]) -> bool:
         """Whether there was a moment in which all queues were empty.
@@ -363,17 +390,6 @@ class Engine:
 
     def _owes_nothing(self) -> bool:
         return self.consumer is None or self.stopped.is_set() or self.consumer.idle()
-
-
-async def _any_change(watches: Sequence[Watch]) -> None:
-    async with anyio.create_task_group() as nursery:
-
-        async def wait(watch: Watch) -> None:
-            await watch.wait(LOOK_AGAIN_S)
-            nursery.cancel_scope.cancel()
-
-        for watch in watches:
-            nursery.start_soon(wait, watch)
 
 
 def not_entered(what: str, state: State) -> RuntimeError:

@@ -111,7 +111,9 @@ async def test_no_outcome_is_lost_or_doubled_whichever_step_fails(
         await manager.start()
         broker.break_later("step", failing, fault, fault)
         await manager.emit_many([Emit(parent, n) for n in range(5)])
+        began = anyio.current_time()
         await manager.until_idle()
+        assert anyio.current_time() - began < 9, "children are carried at once"
         assert not broker.faults["step"]
         check_slots(manager)
         assert consumer_of(manager).idle()
@@ -122,6 +124,26 @@ async def test_no_outcome_is_lost_or_doubled_whichever_step_fails(
     assert sorted(calls) == wanted
     assert [count.completed for count in counts] == [10, 5]
     assert [count.emitted for count in counts] == [10, 5]
+
+
+async def test_children_are_carried_at_once_though_the_answer_that_told_of_them_was_lost(
+    broker: FaultyBroker, calls: list[Any]
+) -> None:
+    manager = manager_on(broker)
+
+    @manager.handler("parent")
+    async def parent(job: Job[None], ctx: Context[Any]) -> None:
+        ctx.emit("child", queue="elsewhere")
+        broker.break_next("step", Fault.AFTER)
+
+    @manager.handler("child", queue="elsewhere")
+    async def child(job: Job[None]) -> None:
+        calls.append(job.id)
+
+    async with manager:
+        await manager.start()
+        await manager.emit(parent)
+        await eventually(lambda: bool(calls), within=3)
 
 
 async def test_a_broker_that_is_away_is_asked_seldom_and_all_is_well_when_it_is_back(
@@ -449,3 +471,29 @@ async def test_a_take_that_is_answered_after_the_lease_was_lost_is_given_back(
         await eventually(lambda: calls == [1])
         assert (await stored(aside, job_id)).attempt == 1
         assert slots_of(manager).free == 1
+
+
+async def test_takes_that_get_no_answer_in_time_ask_for_less_then_for_more_again(
+    remote: FaultyBroker, calls: list[Any]
+) -> None:
+    manager = manager_on(remote, concurrency=100, lease=600)
+    handler = _counting(manager, calls, 0.0)
+    async with manager:
+        await manager.start()
+        await anyio.sleep(1)
+        feed, wanted = feed_of(manager), list[int]()
+        step = feed._step
+
+        async def noted(membership: Any, entries: list[Any], want: int) -> None:
+            if want:
+                wanted.append(want)
+            await step(membership, entries, want)
+
+        feed._step = noted
+        remote.break_next("step", *[Fault.NO_ANSWER] * 3)
+        await manager.emit_many([Emit(handler, n) for n in range(1000)])
+        await manager.until_idle()
+    assert sorted(calls) == list(range(1000))
+    assert wanted[0] == 100
+    assert min(wanted[1:6]) <= 6
+    assert max(wanted[6:]) >= 100

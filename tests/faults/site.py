@@ -204,13 +204,15 @@ class Site:
         assert [key for queue in QUEUES for key in self.leaked(queue)] == []
         return Counter(run.event for run in self.runs())
 
-    async def dead_are_buried(self, *, within: float) -> None:
-        """Wait until no consumer is left but those that live."""
+    async def dead_are_buried(self, *, living: int, within: float) -> None:
+        """Wait until no member and no consumer is left but those that live."""
+
+        def buried(queue: str) -> bool:
+            members = {name.decode() for name in self.members(queue)}
+            return len(members) == living and self.consumers(queue) <= members
+
         with anyio.fail_after(within):
-            while any(  # noqa: ASYNC110 - it looks at what workers leave behind
-                self.consumers(queue) - {name.decode() for name in self.members(queue)}
-                for queue in QUEUES
-            ):
+            while not all(map(buried, QUEUES)):  # noqa: ASYNC110 - what workers leave behind
                 await anyio.sleep(0.02)
 
     def key(self, queue: str, name: str) -> str:

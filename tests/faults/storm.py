@@ -167,7 +167,7 @@ class Storm:
         await self._each_worker_works()
         wrongs = await self.wrongs()
         with anyio.move_on_after(3 * self._lease_s) as scope:
-            await self._site.dead_are_buried(within=_STUCK_S)
+            await self._site.dead_are_buried(living=len(self._workers), within=_STUCK_S)
         if scope.cancelled_caught:
             wrongs["consumers left"] += 1
         for worker in tuple(self._workers.values()):

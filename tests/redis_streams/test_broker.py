@@ -14,15 +14,22 @@ import anyio.lowlevel
 import anyio.to_thread
 import hiredis
 import pytest
+from msgspec.structs import replace
 
 from tests.contract.backdoors import RedisBackdoor
 from tests.contract.world import World
 from tests.redis_streams.admin import Admin
 from tests.servers import ServerProcess, start_server, timed
-from trio_tasks.broker import BATCH, Applied, NewJob, TakeStatus
+from trio_tasks.broker import BATCH, STEP_BYTES, Applied, NewJob, TakeStatus
 from trio_tasks.environment import loop_time
-from trio_tasks.errors import BrokerUnavailableError, ConfigurationError, QueueFullError
+from trio_tasks.errors import (
+    BrokerError,
+    BrokerUnavailableError,
+    ConfigurationError,
+    QueueFullError,
+)
 from trio_tasks.job import JobState
+from trio_tasks.processor.decisions import Die
 from trio_tasks.redis_streams.address import parse_address
 from trio_tasks.redis_streams.broker import RedisBroker
 from trio_tasks.redis_streams.keys import QueueKeys
@@ -243,6 +250,20 @@ async def test_many_jobs_of_one_call_keep_their_order_and_let_others_pass(
         order = {job_id: place for place, job_id in enumerate(listed)}
         places = [order[job.id] for job in many]
         assert places == sorted(places)
+
+
+@timely
+async def test_much_data_goes_out_in_many_steps(server: ServerProcess) -> None:
+    async with world_on(server) as world:
+        admin = Admin(server.url)
+        large = [world.job(data=b'"%s"' % (b"x" * (STEP_BYTES // 4))) for _ in range(40)]
+        await world.broker.emit(large)
+        assert admin.calls("evalsha") + admin.calls("eval") >= 10
+        async with anyio.create_task_group() as tasks:
+            for job in large:
+                tasks.start_soon(world.broker.emit, [replace(job, id=world.ids.job_id())])
+        assert admin.calls("evalsha") + admin.calls("eval") >= 20
+        assert (await world.counts()).queued == 80
 
 
 @timely
@@ -821,3 +842,28 @@ async def test_namesakes_work_side_by_side_and_are_mentioned_once(
         for worker in [await world.worker("twin") for _ in range(3)][:2]:
             await worker.take_one()
     assert caplog.text.count("'twin'") == 1
+
+
+@timely
+async def test_dead_letters_that_nobody_takes_do_not_hold_up_children(
+    server: ServerProcess,
+) -> None:
+    async with world_on(server) as world:
+        stream = world.backdoor.stream("graveyard")
+        Admin(server.url).do("SET", stream, "not a stream")
+        worker = await world.worker()
+        for _ in range(300):
+            await world.emit()
+        for delivery in [d for _ in range(3) for d in await worker.take(100)]:
+            await worker.end(delivery, Die("x"), dead_letter_stream=stream)
+        await world.emit()
+        (parent,) = await worker.take(1)
+        await worker.end(parent, children=[world.job(queue="other")])
+
+        with pytest.raises(BrokerError, match="WRONGTYPE"):
+            await world.broker.relay("default")
+        assert (await world.counts("other")).queued == 1
+        assert (await world.counts()).outgoing == 300
+        Admin(server.url).do("DEL", stream)
+        assert await world.broker.relay("default") == 300
+        assert len(await world.backdoor.dead_letters(stream)) == 300

@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from tests.faulty_broker import Fault, FaultyBroker
-from tests.workshop import emit, eventually, manager_on, onlooker
+from tests.workshop import emit, eventually, feed_of, manager_on, onlooker
 from trio_tasks import Context, Job, Repeat, TaskManager
 
 pytestmark = pytest.mark.anyio
@@ -233,3 +233,45 @@ async def test_rows_that_a_dead_worker_left_on_their_way_are_carried_on(
         async with manager:
             await manager.start()
             await eventually(lambda: calls == [1], within=11)
+
+
+async def test_a_worker_starts_and_works_though_the_server_has_no_memory_for_its_schedules(
+    broker: FaultyBroker, calls: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = _ticking(broker, calls, Repeat(every=10))
+
+    @manager.handler("job")
+    async def handler(job: Job[None]) -> None: ...
+
+    async with manager:
+        broker.always["declare"] = Fault.FULL
+        await manager.start()
+        await (await manager.emit(handler)).result(timeout=5)
+        await anyio.sleep(60)
+        assert calls == []
+        assert caplog.text.count("is declared later") == 1
+        broker.come_back()
+        await eventually(lambda: len(calls) == 2, within=30, every=0.1)
+
+
+async def test_who_starts_last_decides_and_an_older_worker_that_joins_anew_does_not(
+    broker: FaultyBroker,
+) -> None:
+    older: list[Any] = []
+    newer: list[Any] = []
+    old = _ticking(FaultyBroker(broker.name), older, "0 1 * * *")
+    new = _ticking(FaultyBroker(broker.name), newer, "0 2 * * *")
+    async with onlooker(broker), new, old:
+        await old.start()
+        await new.start()
+        (schedule,) = await new.schedules().list()
+        feed_of(old).died()
+        await anyio.sleep(3 * DAY)  # it has joined anew, and has renewed what it declares
+        (after,) = await new.schedules().list()
+        assert after.pattern == schedule.pattern == "0 2 * * *"
+        assert await new.schedules().remove("tick")
+        feed_of(old).died()
+        await anyio.sleep(MINUTE)
+        (restored,) = await new.schedules().list()
+        assert restored.pattern == "0 1 * * *", "what is lost, whoever sees it puts back"
+    assert {at.hour for at in older + newer} == {2}

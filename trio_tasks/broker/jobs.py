@@ -15,6 +15,7 @@ __all__ = [
     "RECORD_VERSION",
     "RELAYED_RETENTION_MS",
     "RELAY_TOO_LATE_MS",
+    "STEP_BYTES",
     "TOMBSTONE_MS",
     "CancelAnswer",
     "Counts",
@@ -39,6 +40,10 @@ RELAYED_RETENTION_MS = 3_600_000
 
 BATCH = 250
 """The most jobs that one atomic step enqueues."""
+
+STEP_BYTES = 262_144
+"""About as many bytes of data and results go out in one step: with eight of them under way even a
+line of 10 Mbit/s has carried all within two seconds, well before their deadline."""
 
 
 class Debounce(msgspec.Struct, frozen=True, array_like=True):

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from trio_tasks.broker import Applied, Membership, Outcome, StepReply
+from trio_tasks.broker import STEP_BYTES, Applied, Membership, Outcome, StepReply
 from trio_tasks.errors import BrokerError, BrokerUnavailableError
 
 if TYPE_CHECKING:
@@ -44,15 +44,23 @@ class Outcomes:
         self._waiting.extendleft(reversed(entries))
 
     def draw(self) -> list[Entry]:
-        """The next batch: at most `BATCH_OUTCOMES` jobs, or one outcome with more children."""
+        """The next batch: at most `BATCH_OUTCOMES` jobs and about `STEP_BYTES` bytes.
+
+        An outcome that is larger by itself, or has more children, goes alone.
+        """
         waiting = self._waiting
         batch: list[Entry] = []
-        size = 0
+        size = size_bytes = 0
         while waiting and size < BATCH_OUTCOMES:
-            weight = 1 + len(waiting[0][1].children)
-            if batch and size + weight > BATCH_OUTCOMES:
-                break
+            outcome = waiting[0][1]
+            weight, weight_bytes = 1, len(outcome.result or b"")
+            if outcome.children:
+                weight += len(outcome.children)
+                weight_bytes += sum(len(child.record.data) for child in outcome.children)
             size += weight
+            size_bytes += weight_bytes
+            if batch and (size > BATCH_OUTCOMES or size_bytes > STEP_BYTES):
+                break
             batch.append(waiting.popleft())
         return batch
 

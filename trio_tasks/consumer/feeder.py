@@ -69,7 +69,8 @@ POLL_S = 1.0
 """How long a lost wake hint can go unnoticed."""
 
 MOST_WANTED = 128
-"""The most jobs that one step takes."""
+"""The most jobs that one step takes. A quarter of it after a take that got no answer in time, as
+their data may be more than the line can carry, and twice as many after each that did."""
 
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 0.4
@@ -117,6 +118,7 @@ class Feed:
         self._on_tick_hint = on_tick_hint
         self._on_rejoined = on_rejoined
         self._relay = relay
+        self._most = MOST_WANTED
         self._hungry = False
         self._takes = 0
         self._steps = 0
@@ -313,7 +315,7 @@ class Feed:
                 and self._takes_jobs()
                 and not any(isinstance(outcome.verdict, Park) for _, outcome in entries)
             ):
-                want = self._slots.reserve(self, MOST_WANTED)
+                want = self._slots.reserve(self, self._most)
             if not entries and not want:
                 # Others have the first turn: `line_up` brings us back.
                 self._slots.line_up(self)
@@ -362,6 +364,10 @@ class Feed:
                 self._relay(self.queue)
             self._flushed.fire()
             self.notify()
+        if want:
+            answered = reply is not None and reply.taken is not None
+            most = 2 * self._most if answered else min(self._most, want) // 4
+            self._most = max(1, min(most, MOST_WANTED))
         if reply is None or Applied.REFUSED in reply.applied:
             pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, LONGEST_PAUSE_S)
             await anyio.sleep(pause_s)
@@ -424,8 +430,11 @@ class Feed:
             return
         self.held.discard(held)
         match applied:
-            case Applied.APPLIED | Applied.REPEATED:
+            case Applied.APPLIED:
                 self._count(held, outcome)
+            case Applied.REPEATED:
+                self._count(held, outcome)
+                self._relay(self.queue)  # the answer that was lost may have asked for it
             case Applied.CANCELLED:
                 self.counters.cancelled += 1
                 self._events.publish("cancelled", held, JobState.CANCELLED)

@@ -27,7 +27,7 @@ from typing import Final
 import anyio
 import anyio.abc
 
-from trio_tasks.broker import BATCH, Emitted, NewJob
+from trio_tasks.broker import BATCH, STEP_BYTES, Emitted, NewJob
 from trio_tasks.environment import loop_time
 from trio_tasks.errors import BrokerError, BrokerUnavailableError, QueueFullError
 from trio_tasks.redis_streams.asking import Asks
@@ -94,7 +94,7 @@ class Emits:
             QueueFullError: the server's memory is full; `ids` as above. Of up to `BATCH` jobs none
                 was stored.
         """
-        if len(jobs) > BATCH:
+        if len(jobs) > BATCH or (len(jobs) > 1 and sum(map(_size, jobs)) > STEP_BYTES):
             return await self._in_bulk(queue, jobs)
         lane = self._lanes[queue]
         if lane.busy:
@@ -117,7 +117,7 @@ class Emits:
 
     async def _in_bulk(self, queue: str, jobs: Sequence[NewJob]) -> list[Emitted]:
         emitted: list[Emitted] = []
-        chunks = [jobs[start : start + BATCH] for start in range(0, len(jobs), BATCH)]
+        chunks = _chunks(jobs)
         for start in range(0, len(chunks), _STEPS_IN_FLIGHT):
             calls = [
                 self._enqueue(queue, chunk) for chunk in chunks[start : start + _STEPS_IN_FLIGHT]
@@ -194,19 +194,38 @@ class Emits:
 def _draw(waiting: deque[_Caller]) -> list[list[_Caller]]:
     """Callers for the next steps, in order; the jobs of one are never divided."""
     steps: list[list[_Caller]] = []
-    room = 0
+    room = room_bytes = 0
     while waiting:
         caller = waiting[0]
         if not caller.gave_up:
-            if len(caller.jobs) > room:
+            size = sum(map(_size, caller.jobs))
+            if len(caller.jobs) > room or size > room_bytes:
                 if len(steps) == _STEPS_IN_FLIGHT:
                     break
                 steps.append([])
-                room = BATCH
+                room, room_bytes = BATCH, STEP_BYTES
             steps[-1].append(caller)
             room -= len(caller.jobs)
+            room_bytes -= size
         waiting.popleft()
     return steps
+
+
+def _size(job: NewJob) -> int:
+    return len(job.record.data)
+
+
+def _chunks(jobs: Sequence[NewJob]) -> list[Sequence[NewJob]]:
+    """Steps of up to `BATCH` jobs and about `STEP_BYTES` bytes; a larger job goes by itself."""
+    chunks: list[Sequence[NewJob]] = []
+    start = size = 0
+    for end, job in enumerate(jobs):
+        if end > start and (end - start == BATCH or size + _size(job) > STEP_BYTES):
+            chunks.append(jobs[start:end])
+            start, size = end, 0
+        size += _size(job)
+    chunks.append(jobs[start:])
+    return chunks
 
 
 def _told_to(jobs: Sequence[NewJob], error: BrokerError) -> BrokerError:

@@ -33,14 +33,17 @@ async def relay(
     """Empty the outbox of a queue; how many rows were delivered, and to which queues.
 
     Raises:
-        BrokerError: some could not be delivered; they stay. The others of their batch are gone.
+        BrokerError: some could not be delivered; they stay. All others are gone.
     """
     delivered = 0
     targets: set[str] = set()
+    refused: BrokerError | None = None
+    after: str | None = None
     while True:
-        rows = await cmd.call(calls.relay_read(keys(queue), _ROWS), repeat=True)
+        rows = await cmd.call(calls.relay_read(keys(queue), _ROWS, after=after), repeat=True)
         if not rows:
-            return delivered, targets
+            break
+        after = rows[-1].row
         children: dict[str, list[ChildRow]] = {}
         asks: list[tuple[Sequence[str], Call[None]]] = []
         unreadable: list[str] = []
@@ -70,10 +73,11 @@ async def relay(
             await cmd.call(calls.set_aside(keys(queue), unreadable), repeat=True)
         if done:
             await cmd.call(calls.relay_done(keys(queue), done), repeat=True)
-        for answer in answers:
-            if isinstance(answer, BrokerError):
-                raise answer
+        refused = next((a for a in answers if isinstance(a, BrokerError)), refused)
         delivered += len(done)
         targets |= children.keys()
         if len(rows) < _ROWS:
-            return delivered, targets
+            break
+    if refused is not None:
+        raise refused
+    return delivered, targets

@@ -1,5 +1,8 @@
 """The cron of one queue: declare what the handlers say, tick what is due.
 
+The start declares, and who starts last is right. Later declarations only renew: a worker of an
+older release that has joined anew leaves alone what a newer one has changed meanwhile.
+
 Any number of these may run for a queue, in any number of processes: an occurrence is turned into
 a job by compare-and-set, so it becomes at most one. The next instant is computed here, from the
 broker's time; the broker refuses a tick that is not due by its own clock.
@@ -14,7 +17,7 @@ import anyio
 
 from trio_tasks import environment
 from trio_tasks.broker import Broker, ScheduleRecord, TickAnswer
-from trio_tasks.errors import BrokerError, ConfigurationError
+from trio_tasks.errors import BrokerError, ConfigurationError, QueueFullError
 from trio_tasks.job import instant
 from trio_tasks.plans import SchedulePlan, declare, occurrence
 from trio_tasks.processor.repeat import Repeat
@@ -22,6 +25,9 @@ from trio_tasks.processor.repeat import Repeat
 __all__ = ["Cron"]
 
 log = logging.getLogger("trio_tasks.scheduler")
+
+DECLARE_AGAIN_S = 5.0
+"""Pause while the server's memory is too full for a schedule; jobs run meanwhile."""
 
 REDECLARE_S = 86_400.0
 """How often a handler's schedule is declared again, which renews its life of seven days or more."""
@@ -45,6 +51,9 @@ class Cron:
         self._looked_at = -float("inf")
         self._hint = anyio.Event()
         self._declare_at = -float("inf")
+        self._pending: dict[str, None] = {}
+        self._is_full = False
+        self._changed: set[str] = set()
         self._unreadable: set[str] = set()
 
     def hint(self, in_ms: int | None) -> None:
@@ -71,7 +80,7 @@ class Cron:
         while True:
             try:
                 if self._declared and environment.loop_time() >= self._declare_at:
-                    await self.declare()
+                    await self._renew()
                 wait_s = await self._tick_due()
             except BrokerError:
                 wait_s = PAUSE_S
@@ -88,12 +97,48 @@ class Cron:
             self._hint = anyio.Event()
 
     async def declare(self) -> None:
-        """Put the handlers' schedules into force."""
+        """Put the handlers' schedules into force.
+
+        What the server has no memory for is declared later; the worker shall run all the same, so
+        that memory becomes free.
+
+        Raises:
+            BrokerError: the broker could not be reached.
+        """
+        self._pending = dict.fromkeys(plan.schedule.name for plan in self._declared)
+        await self._declare_pending()
+
+    async def _renew(self) -> None:
+        stored = {
+            schedule.name: schedule.definition
+            for schedule in await self._broker.schedules(self._queue)
+        }
         for plan in self._declared:
+            name, definition = plan.schedule.name, plan.schedule.definition
+            if stored.get(name, definition) == definition:
+                self._pending[name] = None
+            elif name not in self._pending and name not in self._changed:
+                self._changed.add(name)
+                log.info("schedule %r: another process has changed it, and it stays so", name)
+        await self._declare_pending()
+
+    async def _declare_pending(self) -> None:
+        for plan in self._declared:
+            name = plan.schedule.name
+            if name not in self._pending:
+                continue
             try:
                 await declare(self._broker, plan, replace=True)
             except ConfigurationError as error:
-                log.warning("schedule %r: %s", plan.schedule.name, error)
+                log.warning("schedule %r: %s", name, error)
+            except QueueFullError as error:
+                if not self._is_full:
+                    self._is_full = True
+                    log.warning("schedule %r is declared later: %s", name, error)
+                self._declare_at = environment.loop_time() + DECLARE_AGAIN_S
+                return
+            del self._pending[name]
+        self._is_full = False
         self._declare_at = environment.loop_time() + REDECLARE_S
 
     async def _tick_due(self) -> float | None:

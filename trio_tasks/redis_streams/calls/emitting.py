@@ -143,14 +143,16 @@ def _instant(from_now_ms: int | None, at_ms: int | None) -> str:
     return "-" if at_ms is None else f"={at_ms}"
 
 
-def relay_read(keys: QueueKeys, limit: int = _OUT_ROWS) -> Call[list[OutRow]]:
-    """The oldest rows of the outbox."""
+def relay_read(
+    keys: QueueKeys, limit: int = _OUT_ROWS, *, after: str | None = None
+) -> Call[list[OutRow]]:
+    """The oldest rows of the outbox, or the oldest after one of them."""
 
     def parse(reply: Reply) -> list[OutRow]:
         now, rows = items(reply)
         return [_out_row(keys.queue, whole(now), row) for row in items(rows)]
 
-    args = [keys.prefix, limit]
+    args = [keys.prefix, limit, "-" if after is None else f"({after}"]
     return Call(script("relay_read"), keys.fixed, args, parser("relay_read", parse))
 
 
