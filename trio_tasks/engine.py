@@ -127,10 +127,15 @@ class Engine:
         self._nursery = anyio.create_task_group()
         await self._nursery.__aenter__()
         try:
-            await self._nursery.start(self._keep_broker)
+            # The keeper is shielded from here, when it is known to be there: of a cancel that comes
+            # with its last step `start` would tell it, and wait for it, behind a shield for ever.
+            keeper = await self._nursery.start(self._keep_broker)
+            keeper.shield = True
+            await checkpoint_if_cancelled()  # it may have heard of a cancel before that
         except BaseException as error:
             self.state = "closed"
-            # The nursery is empty: it adds nothing to the error, and lets it out unwrapped.
+            self._close.set()
+            # The nursery is empty soon: it adds nothing to the error, and lets it out unwrapped.
             self._nursery.cancel_scope.cancel()
             await self._nursery.__aexit__(None, None, None)  # noqa: ASYNC102 - nobody is in it
             raise error
@@ -190,15 +195,12 @@ class Engine:
                 " with ctx.emit_now or whatever has to be awaited; in other threads, a Producer"
             )
 
-    async def _keep_broker(self, *, task_status: TaskStatus[None]) -> None:
+    async def _keep_broker(self, *, task_status: TaskStatus[anyio.CancelScope]) -> None:
+        """Keep the broker until the engine is left. Gives the scope that is to be shielded."""
         with self._crashing("connected", "running", "stopping"), anyio.CancelScope() as scope:
             async with self.broker, anyio.create_task_group() as nursery:
-                # A cancel may have come with the last answer, too late for connecting to meet it;
-                # behind the shield nobody would hear of it, nor close what is open here.
-                await checkpoint_if_cancelled()
-                scope.shield = True
                 nursery.start_soon(self.postbox.run, self.broker)
-                task_status.started()
+                task_status.started(scope)
                 await self._close.wait()
                 await self.stopped.wait()  # it works still if leaving was cut short by Ctrl-C
                 with anyio.move_on_after(FLUSH_S):
