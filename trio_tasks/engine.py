@@ -30,7 +30,7 @@ from trio_tasks.consumer.events import Events, QueueCounters
 from trio_tasks.context import Outlet
 from trio_tasks.emitter import Emitter
 from trio_tasks.environment import loop_time
-from trio_tasks.errors import BrokerError
+from trio_tasks.errors import BrokerError, InternalError
 from trio_tasks.handlers import Registry
 from trio_tasks.lifespans import Lifespan
 from trio_tasks.posting import Postbox
@@ -38,6 +38,7 @@ from trio_tasks.processor.processor import Processor
 from trio_tasks.queues import StopReport
 from trio_tasks.running import RunnableHandler
 from trio_tasks.scheduler.scheduler import Scheduler
+from trio_tasks.strays import is_stray, steadfast
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup, TaskStatus
@@ -116,6 +117,7 @@ class Engine:
         self._events = events
         self._thread = 0
         self._nursery: TaskGroup
+        self._leaving = False
         self._close = anyio.Event()
         self._starting: anyio.CancelScope | None = None
         self._before: dict[str, tuple[int, int, int, int]] = {}
@@ -134,6 +136,7 @@ class Engine:
             await checkpoint_if_cancelled()  # it may have heard of a cancel before that
         except BaseException as error:
             self.state = "closed"
+            self._leaving = True
             self._close.set()
             # The nursery is empty soon: it adds nothing to the error, and lets it out unwrapped.
             self._nursery.cancel_scope.cancel()
@@ -149,6 +152,7 @@ class Engine:
         traceback: TracebackType | None,
     ) -> bool | None:
         error = exc
+        self._leaving = True
         try:
             # Bounded: by the grace (none after an exception) and the limits of the stop protocol.
             with anyio.CancelScope(shield=True):
@@ -199,14 +203,16 @@ class Engine:
         """Keep the broker until the engine is left. Gives the scope that is to be shielded."""
         with self._crashing("connected", "running", "stopping"), anyio.CancelScope() as scope:
             async with self.broker, anyio.create_task_group() as nursery:
-                nursery.start_soon(self.postbox.run, self.broker)
+                nursery.start_soon(steadfast(self.postbox.run), self.broker)
                 task_status.started(scope)
-                await self._close.wait()
+                await steadfast(self._close.wait)()
                 await self.stopped.wait()  # it works still if leaving was cut short by Ctrl-C
                 with anyio.move_on_after(FLUSH_S):
                     await self.postbox.flush()
                 self.postbox.give_up()
                 nursery.cancel_scope.cancel()
+            if not self._leaving:
+                raise InternalError("the connection's tasks ended, and nobody has asked them to")
 
     # -- working ---------------------------------------------------------------------------------
 
@@ -239,13 +245,26 @@ class Engine:
 
     @contextmanager
     def _crashing(self, *states: State) -> Generator[None]:
-        """Notice an exception (no cancellation) that leaves a task of the engine once it works."""
+        """Notice an exception (no cancellation) that leaves a task of the engine once it works.
+
+        A stray cancel is one: the nursery would take it for the wish to end, and say nothing.
+        """
         try:
             yield
         except Exception:
             if self.state in states:
                 self.state = "crashed"
             raise
+        except BaseException as error:  # noqa: ASYNC103 - cancellation by a scope goes on
+            if self._leaving or self.state == "stopping" or not is_stray(error):
+                raise
+            if self.state not in states:
+                raise
+            self.state = "crashed"
+            raise InternalError(  # noqa: ASYNC104
+                "a task of the TaskManager was cancelled with asyncio's task.cancel(), and nobody"
+                " has asked the TaskManager to stop"
+            ) from error
 
     async def _consume(
         self, queues: Sequence[str], app: object, task_status: TaskStatus[None]
@@ -295,11 +314,13 @@ class Engine:
         consumer.on_stop(scheduler.stop)
         async with anyio.create_task_group() as nursery:
             await nursery.start(consumer.run)
-            nursery.start_soon(scheduler.run)
+            nursery.start_soon(steadfast(scheduler.run))
             self.state = "running"
             task_status.started()
             await consumer.closed.wait()
             nursery.cancel_scope.cancel()
+        if not consumer.asked_to_stop:
+            raise InternalError("the workers ended, and nobody has asked them to")
 
     def request_stop(self, grace: float) -> None:
         """Begin to stop processing, if it runs; a second request can skip the grace."""

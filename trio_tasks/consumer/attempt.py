@@ -42,6 +42,7 @@ from trio_tasks.processor.inputs import (
 )
 from trio_tasks.processor.retry import timeout_error
 from trio_tasks.processor.signals import classify
+from trio_tasks.strays import as_failure
 
 if TYPE_CHECKING:
     from trio_tasks.consumer.handling import Handling, Lookup
@@ -252,7 +253,7 @@ class Attempts:
         if error is None:
             self.give_up(held)
         else:
-            self._raised(held, handling, facts, error)
+            self._raised(held, handling, facts, as_failure(error))
 
     def _raised(
         self, held: Held, handling: Handling | None, facts: JobFacts, error: BaseException

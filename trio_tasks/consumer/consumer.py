@@ -33,6 +33,7 @@ from trio_tasks.errors import BrokerError
 from trio_tasks.job import Job
 from trio_tasks.options import Duration, check_int, check_name, duration_ms
 from trio_tasks.processor.processor import Processor
+from trio_tasks.strays import is_stray, steadfast
 
 if TYPE_CHECKING:
     from anyio.abc import TaskStatus
@@ -53,6 +54,7 @@ class ConsumerCore:
         counters: per queue; may be shared over several lives of a consumer.
         events: what happens, for listeners.
         closed: set when `run()` has ended.
+        asked_to_stop: whether a stop was requested; a cancellation is no request.
     """
 
     def __init__(
@@ -112,6 +114,7 @@ class ConsumerCore:
         self._grace = math.inf
         self._on_stop: Callable[[], None] = lambda: None
         self._joined = False
+        self.asked_to_stop = False
         self.closed = anyio.Event()
 
     # -- life ------------------------------------------------------------------------------------
@@ -160,6 +163,7 @@ class ConsumerCore:
 
     def request_stop(self, grace: float) -> None:
         """Begin to stop. A second request can only shorten the grace, to nothing."""
+        self.asked_to_stop = True
         if self._stop_wanted.is_set():
             if grace <= 0:
                 self._skip_grace.set()
@@ -175,7 +179,7 @@ class ConsumerCore:
 
     async def _stop_when_cancelled(self) -> None:
         try:
-            await anyio.sleep_forever()
+            await steadfast(anyio.sleep_forever)()
         finally:
             self._skip_grace.set()
             self._stop_wanted.set()
@@ -215,19 +219,28 @@ class ConsumerCore:
 
     async def _serve(self, task_status: TaskStatus[None]) -> None:
         feeds = tuple(self.feeds.values())
+        cancelled: BaseException | None = None
         async with anyio.create_task_group() as nursery:
             for _ in range(self._concurrency):
                 nursery.start_soon(protected(self._slots.run))
             for feed in feeds:
                 for service in (feed.pump, feed.pump, feed.waker, feed.debounces.run):
-                    nursery.start_soon(protected(service))
-                nursery.start_soon(protected(renew), feed, self._broker)
-                nursery.start_soon(protected(watch), feed)
+                    nursery.start_soon(protected(steadfast(service)))
+                nursery.start_soon(protected(steadfast(renew)), feed, self._broker)
+                nursery.start_soon(protected(steadfast(watch)), feed)
             services = (self._timeouts.run, self._logs.run, self._slots.give_back)
             for service in (*services, self._carry_children):
-                nursery.start_soon(protected(service))
+                nursery.start_soon(protected(steadfast(service)))
             task_status.started()
-            await self._stop_wanted.wait()
+            try:
+                await self._stop_wanted.wait()
+            except BaseException as error:  # noqa: ASYNC103 - it is raised at the end
+                if not is_stray(error):
+                    raise
+                # A shield keeps asyncio's `task.cancel()` off nobody: it stops without grace, too.
+                cancelled = error
+                self._skip_grace.set()
+                self._stop_wanted.set()
             self._on_stop()
             await shut_down(
                 feeds=feeds,
@@ -238,6 +251,8 @@ class ConsumerCore:
                 skip_grace=self._skip_grace,
             )
             nursery.cancel_scope.cancel()
+        if cancelled is not None:
+            raise cancelled
 
     # -- parts -----------------------------------------------------------------------------------
 
@@ -268,6 +283,9 @@ class ConsumerCore:
             except BrokerError:
                 self._relay_wanted[queue] = None
                 await anyio.sleep(AFTER_FAILED_RELAY_S)
+            except BaseException:
+                self._relay_wanted[queue] = None
+                raise
             finally:
                 self._relaying = False
                 self._relay_changed.fire()

@@ -20,6 +20,10 @@ as there are jobs (or can be woken). After 2 ms of uninterrupted work a slot let
 and 6.4 µs through AnyIO). To cancel a job, its slot's scope is cancelled; the slot leaves it,
 records what happened to the job, and enters a new one. A cancel that comes in the tick in which
 the job ends finds the job ended; the slot sees the cancelled scope before it begins another job.
+
+*Stray cancels* (`strays`) do not end a slot. One that strikes in a job is a failure of that job,
+whoever meant it; one that strikes between two jobs is nothing. A job that has cancelled its own
+task and returned before that took effect leaves the cancel behind: the slot takes it on itself.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -36,8 +40,11 @@ from trio_tasks.consumer.held import Held
 from trio_tasks.consumer.prefetch import LATE_S, Prefetch
 from trio_tasks.consumer.pulse import Pulse
 from trio_tasks.environment import loop_clock, loop_time
+from trio_tasks.strays import cancellable_task, forget, is_stray, say_ignored
 
 if TYPE_CHECKING:
+    import asyncio
+
     from trio_tasks.consumer.feeder import Feed
 
 __all__ = ["Slot", "Slots"]
@@ -228,11 +235,13 @@ class Slots:
         """One slot, until it is cancelled from outside."""
         slot = Slot()
         self.slots.append(slot)
+        task = cancellable_task()
         while True:
+            forget(task)
             try:
                 with anyio.CancelScope() as scope:
                     slot.scope = scope
-                    await self._jobs(slot)
+                    await self._jobs(slot, task)
             except BaseException as error:  # noqa: ASYNC103 - raises what is not the handler's
                 self._left_by(slot, error)
             else:
@@ -253,9 +262,11 @@ class Slots:
             self._broken_off(held, error)
             self._ended()
         elif error is not None:
-            raise error  # not a handler's: ours
+            if not is_stray(error):
+                raise error  # not a handler's: ours
+            say_ignored()
 
-    async def _jobs(self, slot: Slot) -> None:
+    async def _jobs(self, slot: Slot, task: asyncio.Task[Any] | None) -> None:
         clock = loop_clock()
         since = began = clock()
         while not slot.scope.cancel_called:
@@ -270,6 +281,9 @@ class Slots:
             await self._attempt(slot, held)
             slot.held = held.slot = None
             self._ended()
+            if task is not None and task.cancelling():
+                await checkpoint()  # it is raised here, or has been raised
+                return
             now = clock()
             self._prefetch.ran(now - began)
             began = now

@@ -10,6 +10,7 @@ from trio_tasks.broker import Broker
 from trio_tasks.errors import BrokerError
 from trio_tasks.plans import SchedulePlan
 from trio_tasks.scheduler.cron import Cron
+from trio_tasks.strays import steadfast
 
 __all__ = ["Scheduler"]
 
@@ -67,8 +68,8 @@ class Scheduler:
         async with anyio.create_task_group() as nursery:
             self._scope = nursery.cancel_scope
             for queue, cron in self._crons.items():
-                nursery.start_soon(cron.run)
-                nursery.start_soon(self._relay, queue)
+                nursery.start_soon(steadfast(cron.run))
+                nursery.start_soon(steadfast(self._relay), queue)
 
     async def _relay(self, queue: str) -> None:
         while True:
