@@ -11,13 +11,14 @@ import signal
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from typing import Any
+from typing import Any, Self
 
 import anyio
 import anyio.lowlevel
 import trio
 
-from tests.workshop import eventually
+from tests.faulty_broker import FaultyBroker
+from tests.workshop import eventually, manager_on
 from trio_tasks import Context, Emit, Job, StopReport, TaskManager
 
 LOOP = sys.argv[2] if len(sys.argv) > 2 else "trio"
@@ -164,6 +165,61 @@ async def while_starting() -> None:
 async def _nothing(job: Job[None]) -> None: ...
 
 
+async def while_entering() -> None:
+    """A signal that comes while the manager connects ends that."""
+
+    class Far(FaultyBroker):
+        async def __aenter__(self) -> Self:
+            say("ready")
+            await anyio.sleep(60)
+            return await super().__aenter__()
+
+    manager = manager_on(Far())
+    manager.register_handler(_nothing, event="job")
+    say(await manager.run(), manager.state)
+
+
+async def while_closing() -> None:
+    """Signals that come while the connection is being closed change nothing."""
+
+    class Slow(FaultyBroker):
+        async def __aexit__(self, *exc_info: object) -> None:
+            say("closing")
+            await anyio.sleep(0.3)  # noqa: ASYNC102 - nobody cancels it
+            say("closed")
+            await super().__aexit__(*exc_info)  # noqa: ASYNC102
+
+    manager = manager_on(Slow())
+    manager.register_handler(_nothing, event="job")
+    async with anyio.create_task_group() as nursery:
+        nursery.start_soon(_say_when_running, manager)
+        say(await manager.run(handle_signals=True))
+
+
+async def while_the_lifespan_closes() -> None:
+    """A lifespan that never closes is cancelled by the signal after the one that stopped."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan() -> AsyncGenerator[None]:
+        yield
+        say("closing")
+        try:
+            await anyio.sleep_forever()
+        finally:
+            say("cancelled")
+
+    manager: TaskManager[Any] = TaskManager("memory://", lifespan=lifespan)
+    manager.register_handler(_nothing, event="job")
+    async with anyio.create_task_group() as nursery:
+        nursery.start_soon(_say_when_running, manager)
+        say(await manager.run(handle_signals=True), manager.state)
+
+
+async def _say_when_running(manager: TaskManager[Any]) -> None:
+    await eventually(lambda: manager.state == "running")
+    say("ready")
+
+
 async def control_c() -> None:
     """Ctrl-C in a program that does not listen, while a handler holds the loop."""
     manager = make(60)
@@ -212,6 +268,9 @@ PROGRAMS: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
         host_of_asyncio,
         left_to_the_host,
         while_starting,
+        while_entering,
+        while_closing,
+        while_the_lifespan_closes,
         control_c,
         control_c_while_leaving,
     )

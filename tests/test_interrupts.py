@@ -126,6 +126,43 @@ def test_a_signal_while_it_starts_ends_the_start(number: int, loop: str) -> None
         assert program.code == 0
 
 
+@BOTH
+def test_a_signal_while_it_connects_ends_that(number: int, loop: str) -> None:
+    with _running("while_entering", loop) as program:
+        program.signal(number)
+        assert program.lines() == [
+            "StopReport(completed=0, interrupted=0, released=0, abandoned=0) closed"
+        ]
+        assert program.code == 0
+
+
+@BOTH
+def test_signals_while_the_connection_is_closed_change_nothing(number: int, loop: str) -> None:
+    with _running("while_closing", loop) as program:
+        program.signal(number)
+        program.says("closing")
+        program.signal(number)
+        assert program.lines() == [
+            "closed",
+            "StopReport(completed=0, interrupted=0, released=0, abandoned=0)",
+        ]
+        assert program.code == 0
+
+
+@BOTH
+def test_a_further_signal_cancels_the_closing_of_the_lifespan(number: int, loop: str) -> None:
+    with _running("while_the_lifespan_closes", loop) as program:
+        program.signal(number)
+        program.says("closing")
+        program.signal(number)
+        assert program.lines() == [
+            "cancelled",
+            "the lifespan's closing took too long for whoever stops: cancelled",
+            "StopReport(completed=0, interrupted=0, released=0, abandoned=0) closed",
+        ]
+        assert program.code == 0
+
+
 def test_control_c_reaches_the_main_task_and_not_the_handler_that_holds_the_loop(
     loop: str,
 ) -> None:

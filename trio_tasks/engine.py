@@ -120,6 +120,7 @@ class Engine:
         self._leaving = False
         self._close = anyio.Event()
         self._starting: anyio.CancelScope | None = None
+        self._closing = anyio.CancelScope()
         self._before: dict[str, tuple[int, int, int, int]] = {}
 
     # -- entering and leaving --------------------------------------------------------------------
@@ -235,9 +236,11 @@ class Engine:
 
     async def _work(self, queues: Sequence[str], *, task_status: TaskStatus[None]) -> None:
         try:
-            with self._crashing("running", "stopping"):
+            with self._crashing("running", "stopping"), anyio.CancelScope() as self._closing:
                 async with self._lifespan() as app:
                     await self._consume(queues, app, task_status)
+            if self._closing.cancelled_caught:
+                log.warning("the lifespan's closing took too long for whoever stops: cancelled")
         finally:
             if self.state in ("running", "stopping"):
                 self.state = "connected"
@@ -329,6 +332,13 @@ class Engine:
         elif self.consumer is not None and self.state in ("running", "stopping"):
             self.state = "stopping"
             self.consumer.request_stop(grace)
+
+    def hurry(self) -> None:
+        """Cut short what a stop is waiting for: the grace, then the closing of the lifespan."""
+        if self.consumer is not None and self.consumer.closed.is_set():
+            self._closing.cancel()
+        else:
+            self.request_stop(0.0)
 
     async def stop(self, grace: float) -> StopReport:
         """Stop processing and wait for the end of it, the lifespan's included."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 
 import anyio
 
@@ -12,7 +13,7 @@ from trio_tasks.errors import BrokerUnavailableError, ConfigurationError
 from trio_tasks.options import closest
 from trio_tasks.queues import StopReport
 
-__all__ = ["chosen_queues", "listens", "serve"]
+__all__ = ["Signals", "chosen_queues", "listens", "serve"]
 
 
 def listens(handle_signals: bool | None, *, plainly: bool) -> bool:
@@ -33,13 +34,50 @@ def listens(handle_signals: bool | None, *, plainly: bool) -> bool:
     return plainly and in_main_thread if handle_signals is None else handle_signals
 
 
+class Signals:
+    """What signals mean to a `run()`, from before it enters until everything is closed.
+
+    Before it serves, one is the end of it. Then the first one stops it, and each further one cuts
+    short what the stop is waiting for: the grace, then the closing of the lifespan. What comes
+    after that is short, and goes on whatever comes.
+
+    Attributes:
+        beginning: the scope of all that; cancelled only before it serves.
+    """
+
+    def __init__(self, grace: float) -> None:
+        self.beginning = anyio.CancelScope()
+        self._grace = grace
+        self._engine: Engine | None = None
+
+    @contextmanager
+    def heard(self, listening: bool) -> Generator[None]:
+        """Let them come, if `listening`; ends the block if one comes before it serves."""
+        with (
+            interrupts.listening(self._come) if listening else interrupts.not_listening(),
+            self.beginning,
+        ):
+            yield
+
+    def serving(self, engine: Engine) -> None:
+        """From now on a signal stops this engine."""
+        self._engine = engine
+
+    def _come(self) -> None:
+        if self._engine is None:
+            self.beginning.cancel()
+        elif self._engine.state == "stopping":
+            self._engine.hurry()
+        else:
+            self._engine.request_stop(self._grace)
+
+
 async def serve(
     engine: Engine,
     *,
     start: Callable[[], Awaitable[None]],
     started: Callable[[], None],
     grace: float,
-    listening: bool,
     idle: Callable[[], Awaitable[None]] | None,
 ) -> StopReport:
     """Start, and serve until the end.
@@ -49,27 +87,16 @@ async def serve(
         start: begins to process jobs.
         started: called when that is done.
         grace: seconds that handlers may go on at the end.
-        listening: a signal is the end, a second one skips the grace.
         idle: returns when nothing is left to do, which is the end too.
     """
-    starting = anyio.CancelScope()
-
-    def on_signal() -> None:
-        starting.cancel()
-        engine.request_stop(0.0 if engine.state == "stopping" else grace)
-
-    with interrupts.listening(on_signal) if listening else interrupts.not_listening():
-        with starting:
-            await start()
-        if starting.cancelled_caught:
-            return StopReport()
-        started()
-        async with anyio.create_task_group() as nursery:
-            if idle is not None:
-                nursery.start_soon(_stop_when, idle, engine, grace)
-            await engine.stopped.wait()
-            nursery.cancel_scope.cancel()
-        return await engine.stop(grace)
+    await start()
+    started()
+    async with anyio.create_task_group() as nursery:
+        if idle is not None:
+            nursery.start_soon(_stop_when, idle, engine, grace)
+        await engine.stopped.wait()
+        nursery.cancel_scope.cancel()
+    return await engine.stop(grace)
 
 
 async def _stop_when(idle: Callable[[], Awaitable[None]], engine: Engine, grace: float) -> None:

@@ -53,7 +53,7 @@ from trio_tasks.outlet import ManagerAccess, ManagerOutlet
 from trio_tasks.processor.processor import Processor
 from trio_tasks.queues import Queue, QueueStatistics, Schedules, Statistics, StopReport
 from trio_tasks.refs import JobRef
-from trio_tasks.serving import chosen_queues, listens, serve
+from trio_tasks.serving import Signals, chosen_queues, listens, serve
 
 if TYPE_CHECKING:
     from anyio.abc import TaskStatus
@@ -335,7 +335,8 @@ class TaskManager(Handlers[A], Generic[A]):
     async def stop(self, grace: Duration | None = None) -> StopReport:
         """Stop processing: drain within the grace, cancel what is left, give its jobs back.
 
-        Takes at most `grace` + 2 s, unless an async handler shields itself from cancellation.
+        Takes at most `grace` + 2 s, unless an async handler shields itself from cancellation. The
+        time that the lifespan takes for its own closing comes on top: bound what waits there.
         `emit` goes on working in the open block. A second call waits for the first.
 
         Args:
@@ -363,8 +364,10 @@ class TaskManager(Handlers[A], Generic[A]):
 
         Args:
             queues: as in `start()`.
-            handle_signals: whether SIGINT and SIGTERM stop it; a second one skips the grace.
-                Default: yes when called plainly in the main thread, no when a nursery starts it.
+            handle_signals: whether SIGINT and SIGTERM stop it, from before it enters until all is
+                closed. A second one skips the grace; one that comes while the lifespan closes
+                cancels that. Default: yes when called plainly in the main thread, no when a
+                nursery starts it.
             until_idle: end when nothing is left to do; see `until_idle()`.
             task_status: given by `nursery.start`.
 
@@ -373,16 +376,22 @@ class TaskManager(Handlers[A], Generic[A]):
             it begins. Later outages do not end it.
         """
         plainly = task_status is anyio.TASK_STATUS_IGNORED
-        listening = listens(handle_signals, plainly=plainly)
-        async with self:
-            return await serve(
-                self._open("run()"),
-                start=lambda: self.start(queues),
-                started=lambda: task_status.started(self),
-                grace=self._settings.grace,
-                listening=listening,
-                idle=(lambda: self.until_idle(queues)) if until_idle else None,
-            )
+        signals = Signals(self._settings.grace)
+
+        def started() -> None:
+            signals.serving(self._open("run()"))
+            task_status.started(self)
+
+        with signals.heard(listens(handle_signals, plainly=plainly)):
+            async with self:
+                return await serve(
+                    self._open("run()"),
+                    start=lambda: self.start(queues),
+                    started=started,
+                    grace=self._settings.grace,
+                    idle=(lambda: self.until_idle(queues)) if until_idle else None,
+                )
+        return StopReport()  # a signal came before there was anything to stop
 
     async def until_idle(self, queues: Iterable[str] | None = None) -> None:
         """Wait until no job of these queues is queued, running or due.
