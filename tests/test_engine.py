@@ -17,7 +17,7 @@ from tests.faulty_broker import Fault, FaultyBroker
 from tests.servers import timed
 from tests.workshop import consumer_of, emit, engine_of, eventually, manager_on, onlooker, stored
 from trio_tasks import BrokerUnavailableError, Job, JobRef, JobState, StopReport, TaskManager
-from trio_tasks.broker import Counts, NewJob, Outcome, Record, Registration
+from trio_tasks.broker import Counts, NewJob, Outcome, Record, Registration, Stored
 from trio_tasks.consumer.held import Held
 from trio_tasks.environment import Ids
 from trio_tasks.processor.decisions import Complete
@@ -487,6 +487,49 @@ async def test_posts_that_cannot_be_sent_are_named_in_the_log_when_the_block_is_
         began = anyio.current_time()
     assert anyio.current_time() - began <= 1.2
     assert any(ref.id in record.getMessage() for record in caplog.records)
+
+
+class SlowToClose(FaultyBroker):
+    """Takes a while to be closed, as one does that has to stop a server."""
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await anyio.sleep(0.05)  # noqa: ASYNC102 - nobody cancels it
+        await super().__aexit__(*exc_info)  # noqa: ASYNC102
+
+
+@timed(5)
+@pytest.mark.parametrize("away", [False, True])
+async def test_what_is_posted_while_the_block_is_left_is_sent_named_in_the_log_or_refused(
+    away: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = SlowToClose(uuid.uuid4().hex)
+    manager = manager_on(broker)
+    handler = _sleeper(manager)
+    accepted: list[str] = []
+    refusals: list[str] = []
+    jobs: list[Stored] = []
+
+    async def post() -> None:
+        while not refusals:
+            try:
+                accepted.append(manager.get_context().emit(handler, 1).id)
+            except RuntimeError as refusal:
+                refusals.append(str(refusal))
+            await anyio.sleep(0.01)
+
+    async with onlooker(broker) as aside, anyio.create_task_group() as nursery:
+        async with manager:
+            if away:
+                broker.always["emit"] = Fault.BEFORE
+            nursery.start_soon(post)
+            await eventually(lambda: len(accepted) == 3)
+        jobs.extend(await aside.jobs("default", JobState.QUEUED, limit=9999))
+    assert "is being left" in refusals[0]
+    lost = set(accepted) - {job.id for job in jobs}
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert len(lines) == bool(lost)
+    assert all(repr(job_id) in lines[0] for job_id in lost)
+    assert bool(lost) == away
 
 
 # -- leaks -----------------------------------------------------------------------------------------

@@ -205,12 +205,14 @@ class Engine:
         with self._crashing("connected", "running", "stopping"), anyio.CancelScope() as scope:
             async with self.broker, anyio.create_task_group() as nursery:
                 nursery.start_soon(steadfast(self.postbox.run), self.broker)
-                task_status.started(scope)
-                await steadfast(self._close.wait)()
-                await self.stopped.wait()  # it works still if leaving was cut short by Ctrl-C
-                with anyio.move_on_after(FLUSH_S):
-                    await self.postbox.flush()
-                self.postbox.give_up()
+                try:
+                    task_status.started(scope)
+                    await steadfast(self._close.wait)()
+                    await self.stopped.wait()  # it works still if leaving was cut short by Ctrl-C
+                    with anyio.move_on_after(FLUSH_S):
+                        await self.postbox.flush()
+                finally:
+                    self.postbox.close()
                 nursery.cancel_scope.cancel()
             if not self._leaving:
                 raise InternalError("the connection's tasks ended, and nobody has asked them to")

@@ -462,8 +462,9 @@ class TaskManager(Handlers[A], Generic[A]):
         """A context outside any handler. Its `emit` sends soon, without waiting.
 
         Jobs emitted through it are sent by the manager's nursery and flushed when the block is
-        left; those that could not be sent by then are logged with their ids. Its `app` is the
-        `ctx=` of this manager, or `None` with `lifespan=`.
+        left; those that could not be sent by then are logged with their ids, and after that moment
+        `emit` is a RuntimeError. Its `app` is the `ctx=` of this manager, or `None` with
+        `lifespan=`.
         """
         return Context(cast("A", self._ctx), self._outlet)
 
