@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import multiprocessing
+import multiprocessing.synchronize
 import signal
 import sys
 import time
+import warnings
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, Self
 
@@ -215,6 +218,39 @@ async def while_the_lifespan_closes() -> None:
         say(await manager.run(handle_signals=True), manager.state)
 
 
+async def forked() -> None:
+    """A process that a handler forks can be terminated, as if nobody listened."""
+    manager: TaskManager[Any] = TaskManager("memory://")
+
+    @manager.handler("job")
+    def handler(job: Job[None]) -> None:
+        warnings.simplefilter("ignore")  # of a fork where there are threads, which is the point
+        fork = multiprocessing.get_context("fork")
+        up = fork.Event()
+        child = fork.Process(target=_wait, args=(up,))
+        child.start()
+        up.wait()
+        child.terminate()
+        child.join(5)
+        say(child.exitcode)
+        child.kill()
+
+    async with anyio.create_task_group() as nursery:
+        nursery.start_soon(_say_when_running, manager)
+        nursery.start_soon(_emit_when_running, manager)
+        say(await manager.run(handle_signals=True))
+
+
+def _wait(up: multiprocessing.synchronize.Event) -> None:
+    up.set()
+    time.sleep(60)
+
+
+async def _emit_when_running(manager: TaskManager[Any]) -> None:
+    await eventually(lambda: manager.state == "running")
+    await manager.emit("job")
+
+
 async def _say_when_running(manager: TaskManager[Any]) -> None:
     await eventually(lambda: manager.state == "running")
     say("ready")
@@ -271,6 +307,7 @@ PROGRAMS: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
         while_entering,
         while_closing,
         while_the_lifespan_closes,
+        forked,
         control_c,
         control_c_while_leaving,
     )

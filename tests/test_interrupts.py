@@ -163,6 +163,16 @@ def test_a_further_signal_cancels_the_closing_of_the_lifespan(number: int, loop:
         assert program.code == 0
 
 
+def test_a_process_that_a_handler_forks_has_the_former_handlers(loop: str) -> None:
+    with _running("forked", loop) as program:
+        program.says(str(-signal.SIGTERM))
+        program.signal(signal.SIGTERM)
+        assert program.lines() == [
+            "StopReport(completed=1, interrupted=0, released=0, abandoned=0)"
+        ]
+        assert program.code == 0
+
+
 def test_control_c_reaches_the_main_task_and_not_the_handler_that_holds_the_loop(
     loop: str,
 ) -> None:

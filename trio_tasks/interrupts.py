@@ -6,10 +6,14 @@ host's handler for good (measured). One plain Python handler serves all listener
 it runs in the main thread, between two bytecodes or when the loop's wait is interrupted, and asks
 each listener's loop to call back, which both loops allow from a signal handler. The first listener
 installs it, the last one to leave puts the former handlers back.
+
+A forked child (`multiprocessing`) runs none of these loops: it gets the former handlers at once, or
+nothing but SIGKILL would end it.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Generator
@@ -51,20 +55,35 @@ def listening(on_signal: Callable[[], None]) -> Generator[None]:
                 _former[number] = signal.signal(number, _on_signal)
         yield
     finally:
-        _listeners.remove(notify)
+        if notify in _listeners:  # it is not in a forked child
+            _listeners.remove(notify)
         if not _listeners:
-            for number, handler in _former.items():
-                # None: not installed from Python, cannot be put back. And one that somebody has
-                # installed over ours stays.
-                if handler is not None and signal.getsignal(number) is _on_signal:
-                    signal.signal(number, handler)
-            _former.clear()
+            _put_back()
 
 
 @contextmanager
 def not_listening() -> Generator[None]:
     """Leave signals to the host."""
     yield
+
+
+def _put_back() -> None:
+    """Install the former handlers again."""
+    for number, handler in _former.items():
+        # None: not installed from Python, cannot be put back. And one that somebody has installed
+        # over ours stays.
+        if handler is not None and signal.getsignal(number) is _on_signal:
+            signal.signal(number, handler)
+    _former.clear()
+
+
+def _in_child() -> None:
+    _listeners.clear()
+    _put_back()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 
 
 def _on_signal(_number: int, _frame: FrameType | None) -> None:
