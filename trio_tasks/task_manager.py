@@ -343,7 +343,8 @@ class TaskManager(Handlers[A], Generic[A]):
             grace: seconds that handlers may go on; default: the manager's; `math.inf`: all.
 
         Raises:
-            RuntimeError: inside a handler (it would wait for itself), or not entered.
+            RuntimeError: inside a handler, or in what it has started, before its end (it would
+                wait for itself); or not entered.
         """
         engine = self._open("stop()")
         if engine.consumer is not None and engine.consumer.is_inside_handler():

@@ -232,6 +232,38 @@ async def test_stop_inside_a_handler_is_an_error(manager: TaskManager[Any]) -> N
         assert await (await manager.emit(handler)).result(timeout=5) == "refused"
 
 
+@pytest.mark.both_loops
+async def test_what_a_handler_has_started_may_stop_the_manager_once_the_handler_has_ended(
+    manager: TaskManager[Any],
+) -> None:
+    refused, has_ended = anyio.Event(), anyio.Event()
+    reports: list[StopReport] = []
+
+    async def stop() -> None:
+        with pytest.raises(RuntimeError, match="wait for itself"):
+            await manager.stop()
+        refused.set()
+        await has_ended.wait()
+        reports.append(await manager.stop())
+
+    async with manager, anyio.create_task_group() as nursery:
+
+        @manager.handler("quit")
+        async def leave(job: Job[None]) -> None:
+            nursery.start_soon(stop)
+            await refused.wait()
+
+        @manager.handler("other")
+        async def other(job: Job[None]) -> None:
+            has_ended.set()
+            await anyio.sleep(0.1)
+
+        await manager.start()
+        await (await manager.emit(leave)).result(timeout=5)
+        await manager.emit(other)  # it is a handler that runs, but not the one that asks
+    assert reports == [StopReport(completed=2)]
+
+
 async def test_cancelling_the_block_cancels_handlers_and_gives_their_jobs_back(
     managers: Managers, calls: list[str]
 ) -> None:

@@ -55,8 +55,10 @@ __all__ = ["Attempts", "in_handler"]
 
 log = logging.getLogger("trio_tasks.consumer")
 
-in_handler: ContextVar[object] = ContextVar("trio_tasks_in_handler", default=None)
-"""The consumer whose handler is running here; `stop()` inside a handler would wait for itself."""
+in_handler: ContextVar[Held | None] = ContextVar("trio_tasks_in_handler", default=None)
+"""The attempt that this code belongs to: that of the handler, or of the one that has started it.
+
+It may have ended. `stop()` inside one that has not would wait for itself."""
 
 _GOOD = HandedOut()
 _SUCCEEDED = Succeeded()
@@ -72,7 +74,6 @@ class Attempts:
     def __init__(
         self,
         *,
-        owner: object,
         lookup: Lookup,
         processor: Processor,
         retention_ms: int,
@@ -84,7 +85,6 @@ class Attempts:
         """Wire the pipeline.
 
         Args:
-            owner: the consumer, see `in_handler`.
             lookup: finds the handling of an event.
             processor: decides about jobs whose event is unknown here.
             retention_ms: for jobs whose event is unknown here.
@@ -102,7 +102,6 @@ class Attempts:
         self._logs = logs
         self._threads = threads
         self._base = copy_context()
-        self._base.run(in_handler.set, owner)
 
     # -- the pipeline ----------------------------------------------------------------------------
 
@@ -197,7 +196,7 @@ class Attempts:
         try:
             if handling.is_async:
                 context = self._base.copy()
-                coroutine = context.run(handling.invoke, job, held)
+                coroutine = context.run(_invoke, handling, job, held)
                 value = await drive(context, coroutine, self.slots.suspended)
             else:
                 value = await self._in_thread(slot, held, handling, job)
@@ -229,7 +228,7 @@ class Attempts:
             slot.thread_scope = scope
             try:
                 return await anyio.to_thread.run_sync(
-                    lambda: context.run(handling.invoke, job, held),
+                    lambda: context.run(_invoke, handling, job, held),
                     abandon_on_cancel=True,
                     limiter=self._threads,
                 )
@@ -362,6 +361,11 @@ class Attempts:
                 dead_letter_stream=self._dead_letter_stream,
             ),
         )
+
+
+def _invoke(handling: Handling, job: Job[Any], held: Held) -> Any:
+    in_handler.set(held)
+    return handling.invoke(job, held)
 
 
 class _AbandonedError(BaseException):

@@ -187,7 +187,6 @@ class ConsumerCore:
     def _wire(self) -> None:
         self._timeouts, self._logs = Timeouts(), JobLogs()
         self._attempts = attempts = Attempts(
-            owner=self,
             lookup=self._lookup,
             processor=self._processor,
             retention_ms=self._retention_ms,
@@ -303,8 +302,9 @@ class ConsumerCore:
         )
 
     def is_inside_handler(self) -> bool:
-        """Whether the caller is a handler of this consumer."""
-        return in_handler.get() is self
+        """Whether the caller is a handler of this consumer, or started by one that still runs."""
+        held = in_handler.get()
+        return held is not None and not held.ended and held.feed in self.feeds.values()
 
 
 class Consumer(ConsumerCore):
