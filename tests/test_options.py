@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Generator
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 from typing import Any
 
 import pytest
@@ -85,6 +86,43 @@ def test_one_exception_class_stands_for_a_tuple_and_a_list_too() -> None:
 def test_a_wrong_debounce_policy_is_refused(fields: dict[str, Any], text: str) -> None:
     assert text in refusal(DebouncePolicy, **fields)
     assert text in refusal(ProcessorOptions, debounce=fields)
+
+
+async def _later(*_: object) -> bool:
+    return False
+
+
+async def _asynchronously(*_: object) -> AsyncGenerator[bool]:
+    yield False
+
+
+def _one_by_one(*_: object) -> Generator[bool]:
+    yield False
+
+
+class _Later:
+    async def __call__(self, *_: object) -> bool:
+        return False
+
+    async def method(self, *_: object) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(
+    "function",
+    [_later, _asynchronously, _one_by_one, _Later(), _Later().method, partial(_later, 1)],
+    ids=["async", "async generator", "generator", "object", "method", "partial"],
+)
+@pytest.mark.parametrize(
+    ("group", "fields", "name"),
+    [(RetryPolicy, {}, "should_retry"), (DebouncePolicy, {"window": 1}, "key")],
+)
+def test_a_function_whose_answer_would_always_count_as_yes_is_refused(
+    group: Any, fields: dict[str, Any], name: str, function: object
+) -> None:
+    text = refusal(group, **fields, **{name: function})
+    assert text.startswith(f"{name}=")
+    assert "give an ordinary function" in text
 
 
 def test_a_debounce_policy_is_a_window_a_mapping_or_itself() -> None:

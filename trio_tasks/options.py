@@ -9,6 +9,7 @@ the functions at the end of this module, which name argument, value and what is 
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +41,7 @@ __all__ = [
     "check_int",
     "check_name",
     "check_number",
+    "check_sync",
     "duration_ms",
     "group_from",
     "refuse_unknown",
@@ -92,8 +94,8 @@ class RetryPolicy:
         jitter: share of the delay by which it may be shorter or longer, 0 to 1; default 0.1.
         retry_on: only these exceptions are retried.
         give_up_on: these never are, even if `retry_on` names them.
-        should_retry: asked last, with the error and the attempt that failed; an exception inside
-            it counts as no.
+        should_retry: a sync function, asked last, with the error and the attempt that failed; an
+            exception inside it counts as no.
     """
 
     max_retries: int = 3
@@ -122,6 +124,7 @@ class RetryPolicy:
             raise ConfigurationError(
                 f"should_retry={self.should_retry!r}: give a function of (error, attempt)"
             )
+        check_sync("should_retry", self.should_retry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +167,8 @@ class DebouncePolicy:
             raise ConfigurationError(
                 f"key={self.key!r}: give a string, a function of the job, or None"
             )
+        if callable(key):
+            check_sync("key", key)
         if self.edge not in ("leading", "trailing"):
             raise ConfigurationError(f"edge={self.edge!r}: give 'leading' or 'trailing'")
 
@@ -358,6 +363,26 @@ def check_instant(what: str, value: object) -> Millis:
     if elapsed < timedelta(0):
         raise ConfigurationError(f"{what}={_short(value)}: give an instant after 1970")
     return Millis(elapsed // timedelta(milliseconds=1))
+
+
+def check_sync(what: str, function: Callable[..., object]) -> None:
+    """Refuse a function whose value is no answer, but a coroutine or generator, and so always true.
+
+    Raises:
+        ConfigurationError: it is such a function, a method or `partial` of one, or an object that
+            is called like one.
+    """
+    call = getattr(type(function), "__call__", None)  # noqa: B004 - not "is it callable"
+    for code in (function, call):
+        if (
+            inspect.iscoroutinefunction(code)
+            or inspect.isasyncgenfunction(code)
+            or inspect.isgeneratorfunction(code)
+        ):
+            raise ConfigurationError(
+                f"{what}={_short(function)} is asynchronous or a generator, and nobody awaits it"
+                " or iterates over it: give an ordinary function that returns the answer"
+            )
 
 
 def attempts_from(attempts: object, retry_count: object = None) -> int | None:

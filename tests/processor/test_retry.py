@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+from typing import Any
 
 import pytest
 
@@ -77,6 +78,22 @@ def test_an_exception_inside_should_retry_counts_as_no_and_is_handed_on() -> Non
 
     policy = RetryPolicy(should_retry=should_retry)
     assert judge(policy, ValueError(), [ValueError()], 1) == (False, broken)
+
+
+def test_an_answer_that_would_have_to_be_awaited_is_none_and_counts_as_no() -> None:
+    async def later() -> bool:
+        return True
+
+    answers: list[Any] = []
+
+    def should_retry(_error: BaseException, _attempt: int) -> Any:
+        answers.append(later())
+        return answers[-1]
+
+    retry, objection = judge(RetryPolicy(should_retry=should_retry), ValueError(), [], 1)
+    answers[0].close()
+    assert not retry
+    assert "awaitable" in str(objection)
 
 
 def test_control_c_inside_should_retry_is_no_answer() -> None:

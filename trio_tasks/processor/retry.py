@@ -26,7 +26,8 @@ Who is retried, asked in this order:
 4. `retry_on` says no, where it does not name the exception. Its default is `Exception`, so
    `SystemExit` and `KeyboardInterrupt` raised by a handler are not retried; `BaseException` would
    include them.
-5. `should_retry(error, attempt)` says no by a false value. An exception inside it counts as no.
+5. `should_retry(error, attempt)` says no by a false value. An exception inside it counts as no,
+   and so does a value that would have to be awaited.
 
 A group of several failures is retried only if the rules above hold for all of it: `give_up_on`
 says no where it names the group or any failure in it, `retry_on` says yes where it names the group
@@ -38,8 +39,8 @@ An attempt that ran into its timeout has failed with a `TimeoutError`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Sequence
+from typing import NamedTuple, cast
 
 from trio_tasks.errors import ConfigurationError, SerializationError
 from trio_tasks.options import RetryPolicy, duration_ms
@@ -116,7 +117,10 @@ def judge(
     ):
         return _NO
     try:
-        return _YES if policy.should_retry(error, attempt) else _NO
+        answer = cast("object", policy.should_retry(error, attempt))
+        if isinstance(answer, Awaitable):
+            raise ConfigurationError("should_retry returned an awaitable: return true or false")
+        return _YES if answer else _NO
     except Exception as objection:  # a user's function; the caller reports it
         return Judgement(retry=False, objection=objection)
 
