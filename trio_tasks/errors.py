@@ -131,6 +131,8 @@ class JobFailedError(TrioTasksError):
             text += f", last error {error.type}"
         if stood_in_by is not None:
             text += f", job {stood_in_by!r} stood in for it"
+        if error is not None:
+            text += "; its text and traceback: .error.message, .error.traceback"
         super().__init__(text)
         self.id = id
         self.state = state

@@ -32,7 +32,6 @@ from trio_tasks import (
     Discard,
     Emit,
     Job,
-    JobFailedError,
     JobState,
     RetryLater,
     RetryPolicy,
@@ -528,32 +527,6 @@ async def test_a_sync_handler_that_returns_a_coroutine_is_told_to_be_async(
     message = _error(job)["message"]
     assert "handler returned a coroutine but is not an async function" in message
     assert "register the async function itself" in message
-
-
-async def test_the_log_says_where_the_text_of_an_error_is_and_not_what_it_is(
-    broker: FaultyBroker, caplog: pytest.LogCaptureFixture
-) -> None:
-    manager = manager_on(broker)
-
-    @manager.handler("job", queue="mails", attempts=2)
-    async def handler(job: Job[None]) -> None:
-        raise ValueError("secret")
-
-    with caplog.at_level("INFO", "trio_tasks.consumer"):
-        async with manager:
-            await manager.start()
-            ref = await manager.emit(handler)
-            with pytest.raises(JobFailedError):
-                await ref.result()
-            place = f"(await tasks.queue('mails').job({ref.id!r})).error"
-            assert (await manager.queue("mails").job(ref.id)).error is not None
-    again, dead = [text for text in caplog.messages if ref.id in text]
-    for text in (again, dead):
-        assert text.startswith(f"job {ref.id!r} ('job' in queue 'mails'): attempt ")
-        assert text.endswith(f"; its text: {place}")
-        assert "secret" not in text
-    assert "attempt 1 failed with ValueError, again in 0.010 s" in again
-    assert "attempt 2 failed with ValueError, dead: exhausted" in dead
 
 
 # -- time-outs -------------------------------------------------------------------------------------

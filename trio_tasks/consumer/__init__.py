@@ -7,6 +7,7 @@ feeder.py        one queue: takes for free slots, commits outcomes, waits for hi
 slots.py         the tasks that run attempts, one after another
 attempt.py       one attempt as a pipeline: may it run? decode, debounce, run, outcome
 drive.py         a coroutine in a contextvars.Context of its own, without a task of its own
+reports.py       what the log says of attempts and jobs
 held.py          a start in this process's memory
 committer.py     the commit buffer
 lease_keeper.py  renew, let go, join anew

@@ -20,11 +20,12 @@ from trio_tasks import environment
 from trio_tasks.broker import DebounceAsk, Delivery, Outcome, Record
 from trio_tasks.consumer.drive import drive
 from trio_tasks.consumer.held import Held
+from trio_tasks.consumer.reports import from_handler, report_attempt
 from trio_tasks.context import CancelReason, end_attempt
 from trio_tasks.errors import LeaseLostError, SerializationError
 from trio_tasks.job import Job
 from trio_tasks.processor.dead_letter import EXHAUSTED, SHOULD_RETRY_RAISED, error_json
-from trio_tasks.processor.decisions import Complete, Die, Retry, Run, Verdict
+from trio_tasks.processor.decisions import Complete, Die, Run, Verdict
 from trio_tasks.processor.facts import JobFacts
 from trio_tasks.processor.inputs import (
     BadData,
@@ -63,9 +64,6 @@ It may have ended. `stop()` inside one that has not would wait for itself."""
 _GOOD = HandedOut()
 _SUCCEEDED = Succeeded()
 _INTERRUPTIONS = (CancelReason.SHUTDOWN, CancelReason.LEASE_LOST)
-
-_MACHINERY = ("trio_tasks", "trio", "anyio", "asyncio", "concurrent", "outcome")
-"""Packages whose frames lie between a slot and the handler's own first frame."""
 
 
 class Attempts:
@@ -262,7 +260,7 @@ class Attempts:
         if isinstance(raised, Failed) and held.cause in _INTERRUPTIONS:
             self.give_up(held)  # what it raised while we broke it off is no failure of its own
         else:
-            self._decide(held, handling, facts, raised, _from_handler(error))
+            self._decide(held, handling, facts, raised, from_handler(error))
 
     def give_up(self, held: Held) -> None:
         """End a job that was cancelled, for whatever cause, before or while its handler ran."""
@@ -319,7 +317,8 @@ class Attempts:
         )
         assert not isinstance(decision, Run), "only a hand-out is answered with Run"
         if error is not None:
-            _log_failure(processor, facts, decision, error)
+            report_attempt(facts, processor.attempts_of(facts), happened, decision, error)
+            _report_objection(processor, facts, decision, error)
             if not isinstance(happened, BadData):
                 held.begun = True  # a failure uses its attempt, the debounce key's too
         self._end(held, handling, facts, decision, error=error)
@@ -379,51 +378,9 @@ def _timeout_ms(record: Record | None, handling: Handling | None) -> int | None:
     return None if handling is None else handling.timeout_ms
 
 
-def _from_handler(error: BaseException) -> BaseException:
-    """The exception with a traceback that begins in the handler, not with what led there."""
-    frames = error.__traceback__
-    while frames is not None:
-        module: object = frames.tb_frame.f_globals.get("__name__")
-        if not isinstance(module, str) or module.partition(".")[0] not in _MACHINERY:
-            return error.with_traceback(frames)
-        frames = frames.tb_next
-    return error  # raised by the machinery itself
-
-
-def _log_failure(
+def _report_objection(
     processor: Processor, facts: JobFacts, decision: Verdict, error: BaseException
 ) -> None:
-    """One line for a failed attempt: the error's type, and where to find its text.
-
-    The text itself may hold data.
-    """
-    kind = type(error).__qualname__
-    details = f"; its text: (await tasks.queue({facts.queue!r}).job({facts.id!r})).error"
-    match decision:
-        case Retry():
-            log.info(
-                "job %r (%r in queue %r): attempt %d failed with %s, again in %.3f s%s",
-                facts.id,
-                facts.event,
-                facts.queue,
-                facts.attempt,
-                kind,
-                decision.delay_ms / 1000,
-                details,
-            )
-        case Die():
-            log.warning(
-                "job %r (%r in queue %r): attempt %d failed with %s, dead: %s%s",
-                facts.id,
-                facts.event,
-                facts.queue,
-                facts.attempt,
-                kind,
-                decision.reason,
-                details,
-            )
-        case _:
-            pass  # asked for by the handler, or no failure of its own
     if isinstance(decision, Die) and decision.reason == SHOULD_RETRY_RAISED:
         objection = processor.judge(error, facts.attempt).objection
         log.error(
