@@ -302,8 +302,9 @@ class QueueStatistics:
     Attributes:
         started: attempts that began.
         completed: attempts whose handler returned.
-        failed: attempts that ended in an error.
-        retried: failed attempts that are tried again.
+        failed: attempts that ended in an error; `RetryLater` and `Discard` are none.
+        retried: attempts after which the job is tried again: failed ones, and those that raised
+            `RetryLater`.
         dead: jobs that were dead-lettered.
         in_flight: attempts that run now.
         last_error: class and time of the last error; never data.
@@ -344,12 +345,12 @@ class Statistics:
 
     @property
     def failed(self) -> int:
-        """Attempts that ended in an error."""
+        """Attempts that ended in an error; `RetryLater` and `Discard` are none."""
         return sum(queue.failed for queue in self.queues.values())
 
     @property
     def retried(self) -> int:
-        """Failed attempts that are tried again."""
+        """Attempts after which the job is tried again."""
         return sum(queue.retried for queue in self.queues.values())
 
     @property

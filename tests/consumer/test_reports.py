@@ -40,7 +40,7 @@ async def _failing(manager: TaskManager[Any], *, queue: str = "default") -> str:
 
 
 def _misspelt() -> None:
-    print(undefined_name)  # noqa: F821  # pyright: ignore[reportUndefinedVariable]
+    print(undefined_name)  # noqa: F821  # pyright: ignore[reportUndefinedVariable, reportUnknownArgumentType]
 
 
 def _line_of(function: Callable[..., object]) -> int:

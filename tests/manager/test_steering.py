@@ -15,12 +15,14 @@ from trio_tasks import (
     ConfigurationError,
     Context,
     DebouncePolicy,
+    Discard,
     Emit,
     Job,
     JobFailedError,
     JobNotFoundError,
     JobState,
     Repeat,
+    RetryLater,
     TaskManager,
 )
 
@@ -438,6 +440,28 @@ async def test_events_and_statistics_tell_what_happened(manager: TaskManager[Any
         ("dead", JobState.DEAD),
     ]
     assert (numbers.started, numbers.failed, numbers.retried, numbers.dead) == (2, 2, 1, 1)
+
+
+async def test_what_a_handler_asks_for_is_no_failure_in_statistics_and_events(
+    manager: TaskManager[Any],
+) -> None:
+    @manager.handler("job")
+    async def handler(job: Job[None]) -> None:
+        if job.attempt == 1:
+            raise RetryLater(0)
+        raise Discard
+
+    async with manager:
+        events = manager.events()
+        await manager.start()
+        ref = await manager.emit(handler)
+        with pytest.raises(JobFailedError, match="skipped"):
+            await ref.result(timeout=5)
+        await manager.until_idle()
+        numbers = manager.statistics().queues["default"]
+    kinds = [event.kind async for event in events]
+    assert kinds == ["started", "retried", "started", "skipped"]
+    assert (numbers.started, numbers.failed, numbers.retried, numbers.dead) == (2, 0, 1, 0)
 
 
 async def test_the_process_wide_manager_lives_until_its_block_is_left(kind: str) -> None:

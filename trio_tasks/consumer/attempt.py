@@ -28,6 +28,8 @@ from trio_tasks.processor.dead_letter import EXHAUSTED, SHOULD_RETRY_RAISED, err
 from trio_tasks.processor.decisions import Complete, Die, Run, Verdict
 from trio_tasks.processor.facts import JobFacts
 from trio_tasks.processor.inputs import (
+    AskedDiscard,
+    AskedRetry,
     BadData,
     BadResult,
     CancelRequested,
@@ -319,6 +321,7 @@ class Attempts:
         if error is not None:
             report_attempt(facts, processor.attempts_of(facts), happened, decision, error)
             _report_objection(processor, facts, decision, error)
+            held.asked = isinstance(happened, AskedRetry | AskedDiscard)
             if not isinstance(happened, BadData):
                 held.begun = True  # a failure uses its attempt, the debounce key's too
         self._end(held, handling, facts, decision, error=error)

@@ -22,9 +22,9 @@ MOST_UNREAD = 10_000
 class QueueCounters:
     """Totals of one queue in this process, since it first served the queue.
 
-    `failed` counts attempts that ended in an error, whatever became of the job; `stale` counts
-    outcomes that came too late; `interrupted` attempts that a stop cut off; `left_behind` sync
-    handlers whose threads a stop could not wait for.
+    `failed` counts attempts that ended in an error, whatever became of the job (`RetryLater` and
+    `Discard` are none); `stale` counts outcomes that came too late; `interrupted` attempts that a
+    stop cut off; `left_behind` sync handlers whose threads a stop could not wait for.
     """
 
     __slots__ = (

@@ -456,7 +456,7 @@ class Feed:
             counters.completed += 1
             self._events.publish("succeeded", held, JobState.COMPLETED)
             return
-        if outcome.error is not None:
+        if outcome.error is not None and not held.asked:
             counters.failed += 1
             self._events.publish("failed", held, JobState.RUNNING)
         match verdict:

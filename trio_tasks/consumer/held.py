@@ -25,6 +25,7 @@ class Held:
         came_at: when it came, on the loop's clock.
         slot: where it runs; `None` before it began and after its handler ended.
         begun: whether the handler began.
+        asked: whether the handler asked for what becomes of its job, without having failed.
         ended: whether the outcome is in the commit buffer.
         cause: why it is being cancelled, the first cause wins; `None`: it is not.
         cause_text: the text given to `cancel()`.
@@ -35,6 +36,7 @@ class Held:
     """
 
     __slots__ = (
+        "asked",
         "begun",
         "came_at",
         "cause",
@@ -57,6 +59,7 @@ class Held:
         self.came_at = came_at
         self.slot: Slot | None = None
         self.begun = False
+        self.asked = False
         self.ended = False
         self.cause: CancelReason | None = None
         self.cause_text = ""
