@@ -182,8 +182,9 @@ class JobEvent:
     """Something that happened to a job in this process.
 
     Attributes:
-        kind: "started", "succeeded", "failed" (an attempt ended in an error;
-            `RetryLater` and `Discard` are none), "retried", "dead", "skipped", "cancelled", "released", "parked" or "error" (the outcome was refused).
+        kind: "started", "succeeded", "failed" (an attempt ended in an error; `RetryLater` and
+            `Discard` are none), "retried", "dead", "skipped", "cancelled", "released", "parked" or
+            "error" (the outcome was refused).
         state: the state that the job is in afterwards.
         at: when, by this machine's clock.
     """

@@ -431,15 +431,24 @@ def refuse_unknown(what: str, given: Mapping[str, object], allowed: Sequence[str
 
 def closest(word: object, allowed: Sequence[str]) -> str:
     """The end of a message: the allowed word that is nearest, and the list of all."""
-    text = str(word)
+    hint = did_you_mean(str(word), allowed)
+    return f"{hint} (allowed: {', '.join(allowed)})" if allowed else f"{hint} (none is allowed)"
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """`; did you mean …?` with the nearest word, or nothing where none is near."""
     # A typo, else one that is part of the other (`retry_delay` for `delay`), else a resemblance.
     near = (
-        difflib.get_close_matches(text, allowed, n=1, cutoff=0.8)
-        or sorted((name for name in allowed if name in text or text in name), key=len)[-1:]
-        or difflib.get_close_matches(text, allowed, n=1, cutoff=0.5)
+        typo_of(word, known)
+        or max((name for name in known if name in word or word in name), key=len, default=None)
+        or next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.5)), None)
     )
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{hint} (allowed: {', '.join(allowed)})" if allowed else f"{hint} (none is allowed)"
+    return "" if near is None else f"; did you mean {near!r}?"
+
+
+def typo_of(word: str, known: Sequence[str]) -> str | None:
+    """The known word that this one probably is, misspelt."""
+    return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.8)), None)
 
 
 def _exceptions(name: str, value: object) -> tuple[type[BaseException], ...]:

@@ -9,8 +9,10 @@ from typing import Any
 import anyio
 import pytest
 
+from tests.contract.backdoors import MemoryBackdoor
+from tests.contract.world import World
 from tests.faulty_broker import FaultyBroker
-from tests.workshop import manager_on
+from tests.workshop import emit, manager_on, onlooker
 from trio_tasks import (
     DeadLetter,
     Discard,
@@ -19,6 +21,8 @@ from trio_tasks import (
     RetryLater,
     TaskManager,
 )
+from trio_tasks.broker import RECORD_VERSION, NewJob, Record
+from trio_tasks.environment import Ids
 
 pytestmark = pytest.mark.anyio
 
@@ -186,7 +190,7 @@ async def test_names_that_a_program_has_made_up_stay_on_one_short_line(
     [(_, line)] = _said(caplog)
     assert "failed with Odd?Errorxxx" in line
     assert "\n" not in line
-    assert len(line) < 400
+    assert len(line) < 500
 
 
 @pytest.mark.parametrize(
@@ -234,3 +238,134 @@ async def test_a_dead_letter_is_a_warning_that_keeps_its_reason_to_itself(
     assert level == "WARNING"
     assert f"dead (why: (await tasks.queue('default').job({job!r})).reason)" in line
     assert "s3cret" not in line
+
+
+# -- dead without a failure ------------------------------------------------------------------------
+
+
+def _dead(job: str, event: str, why: str) -> tuple[str, str]:
+    look = f"look at it: (await tasks.queue('default').job({job!r}))"
+    return "WARNING", f"job {job!r} ({event!r} in queue 'default') is dead: {why}; {look}"
+
+
+def _idle_manager(broker: FaultyBroker, **options: Any) -> TaskManager[Any]:
+    manager = manager_on(broker, **options)
+
+    @manager.handler("send-email")
+    async def handler(job: Job[None]) -> None: ...
+
+    return manager
+
+
+async def test_a_job_whose_deadline_has_passed_is_one_warning(
+    broker: FaultyBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = _idle_manager(broker)
+    async with manager:
+        ref = await manager.emit("send-email", deadline=1)
+        await anyio.sleep(2)
+        await manager.start()
+        await manager.until_idle()
+    why = "expired (its deadline passed before an attempt could start)"
+    assert _said(caplog) == [_dead(ref.id, "send-email", why)]
+
+
+async def test_a_job_that_cannot_be_decoded_is_one_warning(
+    broker: FaultyBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = _idle_manager(broker)
+    async with onlooker(broker) as aside, manager:
+        ref = await manager.emit("send-email")
+        await MemoryBackdoor(aside.store).spoil("default", ref.id, b"\xc1s3cret")
+        await manager.start()
+        await manager.until_idle()
+    assert _said(caplog) == [_dead(ref.id, "", "undecodable (its record cannot be decoded)")]
+
+
+async def test_a_job_whose_workers_died_in_all_its_attempts_is_one_warning(
+    broker: FaultyBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = _idle_manager(broker)
+    async with onlooker(broker) as aside, manager:
+        world = World(aside, MemoryBackdoor(aside.store))
+        ref = await manager.emit("send-email", attempts=1)
+        mortal = await world.worker("mortal")
+        await mortal.take_one()
+        await world.backdoor.end_lease("default", mortal.membership.incarnation)
+        await manager.start()
+        await manager.until_idle()
+    [(level, line)] = _said(caplog)
+    assert (level, line.startswith(f"job {ref.id!r} ('send-email' ")) == ("WARNING", True)
+    assert "is dead: exhausted (all its attempts are used up, and the last one ended with" in line
+
+
+async def test_a_job_whose_outcome_is_refused_is_one_warning(
+    broker: FaultyBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = manager_on(broker)
+
+    @manager.handler("job")
+    async def handler(job: Job[None]) -> str:
+        broker.refused_ids.add(job.id)
+        return "s3cret"
+
+    job = await _failing(manager)
+    why = "internal (the server refused what came of its attempt)"
+    assert [line for line in _said(caplog) if "dead" in line[1]] == [_dead(job, "job", why)]
+    assert "s3cret" not in caplog.text
+
+
+async def test_an_event_without_a_handler_is_one_warning_and_one_more_for_each_dead_job(
+    broker: FaultyBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = _idle_manager(broker, unknown_event_grace=8)
+    async with manager:
+        await manager.start()
+        jobs = [await emit(broker, "sned-email", "s3cret") for _ in range(3)]
+        await anyio.sleep(5)
+        parked = (
+            "queue 'default': no handler for event 'sned-email' here; its jobs are parked for"
+            " workers that have one, and without one for 8 s are dead; did you mean 'send-email'?"
+        )
+        assert _said(caplog) == [("WARNING", parked)]
+        await anyio.sleep(10)
+        await manager.stop()
+        await manager.start()
+        await emit(broker, "sned-email")
+        await anyio.sleep(1)
+    why = "no_handler (no living worker has a handler for its event)"
+    assert sorted(_said(caplog)[1:]) == [_dead(job, "sned-email", why) for job in sorted(jobs)]
+    assert "s3cret" not in caplog.text
+
+
+async def test_where_such_jobs_are_skipped_the_warning_says_so_and_guesses_nothing(
+    broker: FaultyBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = _idle_manager(broker, unknown_event_grace=8, processor={"ignore_config_errors": True})
+    async with manager:
+        await manager.start()
+        await emit(broker, "xyz")
+        await anyio.sleep(20)
+    [(level, line)] = _said(caplog)
+    assert level == "WARNING"
+    assert line.startswith("queue 'default': no handler for event 'xyz' here; its jobs are parked")
+    assert line.endswith("are skipped")
+
+
+async def test_a_record_of_a_newer_release_is_one_warning_and_one_more_for_each_dead_job(
+    broker: FaultyBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = _idle_manager(broker, unknown_event_grace=8)
+    async with manager:
+        await manager.start()
+        for _ in range(2):
+            record = Record(RECORD_VERSION + 1, "future", b'"s3cret"')
+            await broker.emit([NewJob(id=Ids().job_id(), queue="default", record=record)])
+        await anyio.sleep(20)
+    parked, *dead = _said(caplog)
+    assert parked[1].startswith(
+        f"queue 'default': a job's record is of version {RECORD_VERSION + 1}, newer than version"
+        f" {RECORD_VERSION}, which is ours; such jobs are parked"
+    )
+    assert ["is dead: unsupported (" in line for _, line in dead] == [True, True]
+    assert "s3cret" not in caplog.text

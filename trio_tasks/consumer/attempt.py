@@ -20,12 +20,12 @@ from trio_tasks import environment
 from trio_tasks.broker import DebounceAsk, Delivery, Outcome, Record
 from trio_tasks.consumer.drive import drive
 from trio_tasks.consumer.held import Held
-from trio_tasks.consumer.reports import from_handler, report_attempt
+from trio_tasks.consumer.reports import from_handler, report_attempt, report_unknown
 from trio_tasks.context import CancelReason, end_attempt
 from trio_tasks.errors import LeaseLostError, SerializationError
 from trio_tasks.job import Job
 from trio_tasks.processor.dead_letter import EXHAUSTED, SHOULD_RETRY_RAISED, error_json
-from trio_tasks.processor.decisions import Complete, Die, Run, Verdict
+from trio_tasks.processor.decisions import Complete, Die, Park, Run, Verdict
 from trio_tasks.processor.facts import JobFacts
 from trio_tasks.processor.inputs import (
     AskedDiscard,
@@ -120,6 +120,8 @@ class Attempts:
             facts, _handed_out(delivery, handling), now_ms=held.now_ms, jitter=0.5
         )
         if not isinstance(decision, Run):
+            if isinstance(decision, Park):
+                report_unknown(held, processor)
             self._end(held, handling, facts, decision, error=_lost_attempt(facts, decision))
             return
         assert record is not None
@@ -321,6 +323,7 @@ class Attempts:
         if error is not None:
             report_attempt(facts, processor.attempts_of(facts), happened, decision, error)
             _report_objection(processor, facts, decision, error)
+            held.told = isinstance(decision, Die)
             held.asked = isinstance(happened, AskedRetry | AskedDiscard)
             if not isinstance(happened, BadData):
                 held.begun = True  # a failure uses its attempt, the debounce key's too

@@ -25,6 +25,8 @@ class QueueCounters:
     `failed` counts attempts that ended in an error, whatever became of the job (`RetryLater` and
     `Discard` are none); `stale` counts outcomes that came too late; `interrupted` attempts that a
     stop cut off; `left_behind` sync handlers whose threads a stop could not wait for.
+
+    `unknown` holds the events of which the log has said that there is no handler for them here.
     """
 
     __slots__ = (
@@ -41,6 +43,7 @@ class QueueCounters:
         "skipped",
         "stale",
         "started",
+        "unknown",
     )
 
     def __init__(self) -> None:
@@ -57,6 +60,7 @@ class QueueCounters:
         self.stale = 0
         self.left_behind = 0
         self.last_error: str | None = None
+        self.unknown: set[str] = set()
 
 
 class EventStream:

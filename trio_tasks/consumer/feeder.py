@@ -49,11 +49,12 @@ from trio_tasks.consumer.debounces import Debounces
 from trio_tasks.consumer.events import Events, QueueCounters
 from trio_tasks.consumer.held import Held
 from trio_tasks.consumer.pulse import Pulse
+from trio_tasks.consumer.reports import report_death
 from trio_tasks.context import CancelReason
 from trio_tasks.environment import loop_time, monotonic
 from trio_tasks.errors import BrokerError, BrokerUnavailableError
 from trio_tasks.job import JobState
-from trio_tasks.processor.decisions import Complete, Park, Release, Retry
+from trio_tasks.processor.decisions import Complete, Die, Park, Release, Retry
 from trio_tasks.processor.lease import stop_after_ms
 
 if TYPE_CHECKING:
@@ -472,6 +473,8 @@ class Feed:
                 counters.released += 1
                 self._events.publish("released", held, JobState.QUEUED)
             case _:
+                if isinstance(verdict, Die) and not held.told:
+                    report_death(outcome, verdict)
                 kind, state = {
                     "die": ("dead", JobState.DEAD),
                     "skip": ("skipped", JobState.SKIPPED),

@@ -26,6 +26,7 @@ class Held:
         slot: where it runs; `None` before it began and after its handler ended.
         begun: whether the handler began.
         asked: whether the handler asked for what becomes of its job, without having failed.
+        told: whether the log has said that its job is dead.
         ended: whether the outcome is in the commit buffer.
         cause: why it is being cancelled, the first cause wins; `None`: it is not.
         cause_text: the text given to `cancel()`.
@@ -50,6 +51,7 @@ class Held:
         "logged",
         "now_ms",
         "slot",
+        "told",
     )
 
     def __init__(self, delivery: Delivery, feed: Feed, now_ms: int, came_at: float) -> None:
@@ -60,6 +62,7 @@ class Held:
         self.slot: Slot | None = None
         self.begun = False
         self.asked = False
+        self.told = False
         self.ended = False
         self.cause: CancelReason | None = None
         self.cause_text = ""

@@ -5,8 +5,9 @@ was raised. The text and the whole traceback are kept with the job, and the line
 them. At DEBUG the frames of the traceback follow, which hold code and no values.
 
 A handler that failed is a WARNING, retried or not: it may be a typo that no retry mends. One that
-asked for what comes (`RetryLater`, `Discard`) is INFO. What ends in the dead-letter queue is a
-WARNING in any case.
+asked for what comes (`RetryLater`, `Discard`) is INFO. Each job that ends in the dead-letter queue
+is one WARNING: that of its last attempt, at once, or where it is dead without one, when the broker
+has stored it.
 """
 
 from __future__ import annotations
@@ -14,23 +15,51 @@ from __future__ import annotations
 import logging
 import traceback
 from types import TracebackType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from trio_tasks.broker import RECORD_VERSION, Outcome
+from trio_tasks.options import did_you_mean
+from trio_tasks.processor.dead_letter import (
+    EXHAUSTED,
+    EXPIRED,
+    INTERNAL,
+    NO_HANDLER,
+    UNDECODABLE,
+    UNSUPPORTED,
+)
 from trio_tasks.processor.decisions import Die, Retry, Skip, Verdict
 from trio_tasks.processor.facts import JobFacts
 from trio_tasks.processor.groups import leaves, unwrapped
 from trio_tasks.processor.inputs import AskedDeadLetter, AskedDiscard, AskedRetry, Input, TimedOut
 from trio_tasks.processor.texts import clipped
 
-__all__ = ["from_handler", "is_machinery", "report_attempt"]
+if TYPE_CHECKING:
+    from trio_tasks.consumer.held import Held
+    from trio_tasks.processor.processor import Processor
+
+__all__ = ["from_handler", "report_attempt", "report_death", "report_unknown"]
 
 log = logging.getLogger("trio_tasks.consumer")
 
 _MACHINERY: Final = ("trio_tasks", "trio", "anyio", "asyncio", "concurrent", "outcome")
 """Packages whose frames lie between a slot and the handler's own first frame."""
 
+_WHY_DEAD: Final = {
+    EXHAUSTED: "all its attempts are used up, and the last one ended without an outcome: its worker"
+    " died, or was silent for longer than its lease",
+    EXPIRED: "its deadline passed before an attempt could start",
+    UNDECODABLE: "its record cannot be decoded",
+    UNSUPPORTED: "its record was written by a newer release, and no worker that can read it came",
+    NO_HANDLER: "no living worker has a handler for its event",
+    INTERNAL: "the server refused what came of its attempt",
+}
+"""In words: the reasons for which a job is dead without a failure of its handler."""
+
+_MOST_UNKNOWN: Final = 1000
+"""Unknown events of a queue that are told of; somebody may invent names."""
+
 _MOST_LEAVES: Final = 3
-_MOST_BYTES: Final = 80
+_MOST_BYTES: Final = 128
 
 
 def report_attempt(
@@ -45,7 +74,7 @@ def report_attempt(
         decision: what it has answered.
         error: what the handler raised, or stands for what went wrong.
     """
-    place = look_at(facts)
+    place = _look_at(facts.queue, facts.id)
     match decision:
         case Retry():
             level = logging.INFO if isinstance(happened, AskedRetry) else logging.WARNING
@@ -65,7 +94,7 @@ def report_attempt(
         level,
         "job %r (%r in queue %r): attempt %d of %d %s, %s%s",
         facts.id,
-        facts.event,
+        _plain(facts.event),
         facts.queue,
         facts.attempt,
         attempts,
@@ -77,22 +106,68 @@ def report_attempt(
         log.debug("job %r: attempt %d:\n%s", facts.id, facts.attempt, _frames(error))
 
 
-def look_at(facts: JobFacts) -> str:
+def report_death(outcome: Outcome, verdict: Die) -> None:
+    """One line for a job that is dead without a failed attempt that was told of."""
+    queue, job_id = outcome.token.queue, outcome.token.job_id
+    log.warning(
+        "job %r (%r in queue %r) is dead: %s (%s); look at it: %s",
+        job_id,
+        _plain(outcome.event),
+        queue,
+        verdict.reason,
+        _WHY_DEAD.get(verdict.reason, "see docs/lifecycle.md"),
+        _look_at(queue, job_id),
+    )
+
+
+def report_unknown(held: Held, processor: Processor) -> None:
+    """One line for an event, not for each of its jobs, that cannot be run here and is parked."""
+    delivery, feed = held.delivery, held.feed
+    record = delivery.record
+    event = "" if record is None else _plain(record.event)
+    told = feed.counters.unknown
+    if event in told or len(told) >= _MOST_UNKNOWN:
+        return
+    told.add(event)
+    grace_s = processor.unknown_event_grace_ms / 1000
+    if record is None:
+        log.warning(
+            "queue %r: a job's record is of version %s, newer than version %d, which is ours; such"
+            " jobs are parked for workers of a newer release, and without one for %.15g s are dead",
+            feed.queue,
+            delivery.version,
+            RECORD_VERSION,
+            grace_s,
+        )
+        return
+    known = () if feed.registration is None else feed.registration.events
+    log.warning(
+        "queue %r: no handler for event %r here; its jobs are parked for workers that have one,"
+        " and without one for %.15g s are %s%s",
+        feed.queue,
+        event,
+        grace_s,
+        "skipped" if processor.options.ignore_config_errors else "dead",
+        did_you_mean(event, known),
+    )
+
+
+def _look_at(queue: str, job_id: str) -> str:
     """The expression by which a program looks at a job."""
-    return f"(await tasks.queue({facts.queue!r}).job({facts.id!r}))"
+    return f"(await tasks.queue({queue!r}).job({job_id!r}))"
 
 
 def from_handler(error: BaseException) -> BaseException:
     """The exception with a traceback that begins in the handler, not with what led there."""
     frames = error.__traceback__
     while frames is not None:
-        if not is_machinery(frames):
+        if not _is_machinery(frames):
             return error.with_traceback(frames)
         frames = frames.tb_next
     return error  # raised by the machinery itself
 
 
-def is_machinery(frame: TracebackType) -> bool:
+def _is_machinery(frame: TracebackType) -> bool:
     """Whether a frame belongs to the engine or to an event loop."""
     module: object = frame.tb_frame.f_globals.get("__name__")
     return isinstance(module, str) and module.partition(".")[0] in _MACHINERY
@@ -126,7 +201,7 @@ def _located(error: BaseException) -> str:
     innermost: TracebackType | None = None
     frames = error.__traceback__
     while frames is not None:
-        if not is_machinery(frames):
+        if not _is_machinery(frames):
             innermost = frames
         frames = frames.tb_next
     if innermost is None:
@@ -137,7 +212,7 @@ def _located(error: BaseException) -> str:
 
 
 def _plain(name: str) -> str:
-    """A name from a program, which may have made it up: short, and no second line."""
+    """A name that somebody may have made up: short, and no second line."""
     return clipped("".join(c if c.isprintable() else "?" for c in name), _MOST_BYTES)
 
 

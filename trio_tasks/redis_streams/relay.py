@@ -10,8 +10,9 @@ is set aside in a stream of its own, and the log says so. It may come from a new
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from trio_tasks.errors import BrokerError
@@ -69,6 +70,7 @@ async def relay(
             if answer is None
             for row in names
         ]
+        _report_late(child for child in itertools.chain(*children.values()) if child.row in done)
         if unreadable:
             await cmd.call(calls.set_aside(keys(queue), unreadable), repeat=True)
         if done:
@@ -81,3 +83,14 @@ async def relay(
     if refused is not None:
         raise refused
     return delivered, targets
+
+
+def _report_late(children: Iterable[ChildRow]) -> None:
+    for child in children:
+        if child.late:
+            log.warning(
+                "job %r comes to queue %r too late: unless it was there before, it is dead"
+                " (relayed_late)",
+                child.job_id,
+                child.queue,
+            )
