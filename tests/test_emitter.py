@@ -103,6 +103,63 @@ def test_a_name_that_is_known_on_other_queues_only_needs_its_queue() -> None:
     assert job("send-email", {"to": "a"}, queue="default").queue == "default"
 
 
+def test_an_event_that_is_probably_misspelt_is_doubted_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    emits = emitter()
+    for _ in range(3):
+        emits.plan("sned-email", "s3cret", {"queue": "emails"})
+        emits.plan_job("sned-email", "s3cret")
+        emits.plan_many([Emit("sned-email", "s3cret", queue="other")])
+        emits.plan("nothing-like-it")
+    text = "event 'sned-email' is emitted to queue 'emails', and has no handler here"
+    assert caplog.messages == [f"{text}; did you mean 'send-email'?"]
+    assert caplog.records[0].levelname == "WARNING"
+
+
+def test_an_event_in_a_queue_where_it_has_no_handler_is_doubted_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    mine = Handlers[Any]()
+    mine.include(handlers)
+    emits = Emitter(Registry(mine), max_data_bytes=1000)
+    for number in range(3):
+        emits.plan("send-email", {"to": "s3cret"}, {"queue": "emials"})
+        emits.plan("send-email", {"to": "s3cret"}, {"queue": "default"})
+        emits.plan("send-email", {"to": "s3cret"}, {"queue": "emails"})
+        mine.register_handler(tidy, event=f"later-{number}")  # what was looked up is forgotten
+    assert caplog.messages == [
+        f"event 'send-email' is emitted to queue {queue!r}, and has its handler here in 'emails':"
+        " its job waits until another process serves it"
+        for queue in ("emials", "default")
+    ]
+
+
+def test_a_process_without_handlers_doubts_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    emits = Emitter(Registry(Handlers[Any]()), max_data_bytes=1000)
+    emits.plan("send-email")
+    emits.plan("sned-email")
+    emits.plan("send-email", None, {"queue": "emails"})
+    assert caplog.messages == []
+
+
+def test_a_known_event_is_not_looked_into_again() -> None:
+    doubted: list[str] = []
+
+    class Nosy(Emitter):
+        __slots__ = ()
+
+        def _doubt(self, event: str, queue: str) -> None:
+            doubted.append(event)
+
+    nosy = Nosy(Registry(handlers), max_data_bytes=1000)
+    for _ in range(5):
+        nosy.plan("anything")
+        nosy.plan(tidy)
+        nosy.plan("unheard-of")
+    assert doubted == ["unheard-of"]
+
+
 def test_what_is_no_event_is_refused() -> None:
     assert "event=tests.test_emitter.refusal is not registered here" in refusal(refusal)
     assert "queue='x': tests.test_emitter.tidy is registered elsewhere" in refusal(tidy, queue="x")

@@ -11,10 +11,13 @@ lost. And a *trailing debounce*, whose window starts at the emit; the emitter kn
 emit says so, if this process includes the handler, or from the processor's policy.
 
 Each event (or function) is looked up once; what was found is kept until something is registered.
+That is the moment to notice an event that was probably misspelt, or goes to the wrong queue, at no
+cost to the emits that follow.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import Any, Final, Generic, overload
 
@@ -34,7 +37,7 @@ from trio_tasks.context import Attempt, add_child
 from trio_tasks.environment import Ids, wall_clock_ms
 from trio_tasks.errors import ConfigurationError, SerializationError
 from trio_tasks.handlers import DEFAULT_QUEUE, Registered, Registry, check_schedule_name
-from trio_tasks.options import DebouncePolicy, EmitOptions, check_name
+from trio_tasks.options import DebouncePolicy, EmitOptions, check_name, typo_of
 from trio_tasks.payloads import PayloadCodec, codec_for
 from trio_tasks.plans import EmitPlan, SchedulePlan
 from trio_tasks.processor.debounce import at_emit
@@ -43,6 +46,8 @@ from trio_tasks.refs import BrokerAccess, JobRef
 from trio_tasks.signatures import name_of
 
 __all__ = ["Emit", "Emitter"]
+
+log = logging.getLogger("trio_tasks.emitter")
 
 R_co = TypeVar("R_co", covariant=True, default=Any)
 R = TypeVar("R")
@@ -173,7 +178,7 @@ class _JobView:
 class Emitter:
     """Makes plans of what is to be emitted. Thread-safe."""
 
-    __slots__ = ("_debounce", "_ids", "_max_data_bytes", "_registry", "_targets")
+    __slots__ = ("_debounce", "_doubted", "_ids", "_max_data_bytes", "_registry", "_targets")
 
     def __init__(
         self,
@@ -195,6 +200,7 @@ class Emitter:
         self._max_data_bytes = max_data_bytes
         self._debounce = debounce
         self._ids = Ids() if ids is None else ids
+        self._doubted: set[str | tuple[str, str]] = set()
         # One attribute, so that a thread never sees the targets of another version.
         self._targets: tuple[int, dict[object, _Target]] = (-1, {})
 
@@ -420,6 +426,8 @@ class Emitter:
             found = self._find(event, queue)
             if len(targets) < _KEPT_TARGETS:
                 targets[key] = found
+                if found.handler is None:
+                    self._doubt(found.event, found.queue)
         return found
 
     def _find(self, event: Event, queue: str | None) -> _Target:
@@ -443,6 +451,35 @@ class Emitter:
             data=data,
             debounce=(handler.debounce if handler else None) or self._debounce,
         )
+
+    def _doubt(self, event: str, queue: str) -> None:
+        """Say once of an event that nobody may run as it is emitted, if this may be a mistake.
+
+        Often it is none: others have the handlers. So where nothing similar is registered here,
+        which is so in a process without handlers, nothing is said.
+        """
+        elsewhere = self._registry.queues_of(event)
+        doubted = (event, queue) if elsewhere else event
+        if doubted in self._doubted:
+            return
+        if elsewhere:
+            log.warning(
+                "event %r is emitted to queue %r, and has its handler here in %s: its job waits"
+                " until another process serves it",
+                event,
+                queue,
+                ", ".join(map(repr, elsewhere)),
+            )
+        elif meant := typo_of(event, sorted({handler.event for handler in self._registry})):
+            log.warning(
+                "event %r is emitted to queue %r, and has no handler here; did you mean %r?",
+                event,
+                queue,
+                meant,
+            )
+        else:
+            return
+        self._doubted.add(doubted)
 
     def _by_name(self, event: str, queue: str | None) -> tuple[Registered | None, str]:
         if queue is not None:
