@@ -29,6 +29,8 @@ class Access:
             raise RuntimeError("enter the manager first: async with tasks")
         return self.memory
 
+    def awaited(self, queue: str) -> None: ...
+
     def cancel_noted(self, queue: str, job_id: str, reason: str) -> None:
         self.noted.append((queue, job_id, reason))
 

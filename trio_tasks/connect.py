@@ -233,7 +233,13 @@ class EmbeddedBroker(RedisBroker):
             tombstone_ms=tombstone_ms,
         )
         self._server = EmbeddedServer(directory)
+        self._private = directory is None
         self._notice = notice
+
+    @property
+    def private(self) -> bool:
+        """Without a directory nobody else knows of the server, which ends with this broker."""
+        return self._private
 
     async def _find(self) -> Address:
         return Address(path=await self._server.ensure())

@@ -121,6 +121,7 @@ class Engine:
         self._close = anyio.Event()
         self._starting: anyio.CancelScope | None = None
         self._closing = anyio.CancelScope()
+        self._warned = False
         self._before: dict[str, tuple[int, int, int, int]] = {}
 
     # -- entering and leaving --------------------------------------------------------------------
@@ -366,6 +367,25 @@ class Engine:
             abandoned=abandoned,
         )
 
+    def waits(self, what: str, *queues: str) -> None:
+        """Say once that nothing is processed here, if `start()` may have been forgotten.
+
+        Args:
+            what: what waits, for the message.
+            *queues: for whose jobs.
+        """
+        if self.served or self._warned or not {*queues} & {*self._registry.queues()}:
+            return
+        self._warned = True
+        log.warning(
+            "%s waits for jobs, but this TaskManager has handlers and was never started: nothing"
+            " is processed here before `await tasks.start()`%s",
+            what,
+            ", and nobody else can reach its jobs"
+            if self.broker.private
+            else "; this is meant where other processes do it",
+        )
+
     # -- being idle ------------------------------------------------------------------------------
 
     async def until_idle(self, queues: Sequence[str]) -> None:
@@ -389,6 +409,7 @@ class Engine:
                     if await self._is_idle(queues):
                         break
                     took_s = loop_time() - began
+                    self.waits("until_idle()", *queues)
                     await changed.wait()
                     await anyio.sleep(_REST * took_s)
             except BrokerError as error:

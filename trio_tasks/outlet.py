@@ -30,6 +30,10 @@ class ManagerAccess:
         """The connected broker."""
         return self._engine("this call").broker
 
+    def awaited(self, queue: str) -> None:
+        """Whoever waits for a job that only this process might run may have forgotten `start()`."""
+        self._engine("result()").waits("result()", queue)
+
     def cancel_noted(self, queue: str, job_id: str, reason: str) -> None:
         """Cancel a job at once that runs in this process."""
         consumer = self._engine("cancel()").consumer

@@ -68,6 +68,10 @@ class BrokerAccess(Protocol):
         """How long a job that is cancelled through this manager is kept."""
         ...
 
+    def awaited(self, queue: str) -> None:
+        """Somebody begins to wait for the end of a job of this queue."""
+        ...
+
     def cancel_noted(self, queue: str, job_id: str, reason: str) -> None:
         """The broker has noted a request to cancel a running job, which may run in this process."""
         ...
@@ -289,6 +293,7 @@ class JobRef(BaseRef[R_co]):
     async def _wait(self) -> Stored:
         ended = await self._look()  # a job that has ended needs no watch
         if ended is None:
+            self._access.awaited(self.queue)
             async with self._open().watch(self.queue, self.id) as watch:
                 while (ended := await self._look()) is None:
                     await watch.wait(POLL)

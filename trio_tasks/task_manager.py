@@ -347,8 +347,7 @@ class TaskManager(Handlers[A], Generic[A]):
                 wait for itself); or not entered.
         """
         engine = self._open("stop()")
-        if engine.consumer is not None and engine.consumer.is_inside_handler():
-            raise RuntimeError("stop() inside a handler would wait for itself")
+        _refuse_inside_handler(engine, "stop()")
         return await engine.stop(self._settings.grace if grace is None else _grace("grace", grace))
 
     async def run(
@@ -402,8 +401,14 @@ class TaskManager(Handlers[A], Generic[A]):
 
         Args:
             queues: default: the queues that are served; before `start()` all that have a handler.
+
+        Raises:
+            ConfigurationError: a queue has no handler here, or there is no handler at all.
+            RuntimeError: inside a handler (it would wait for itself), or not entered.
+            BrokerUnavailableError: Redis could not be reached in time.
         """
         engine = self._open("until_idle()")
+        _refuse_inside_handler(engine, "until_idle()")
         if queues is None and engine.served:
             queues = engine.served
         await engine.until_idle(self._served(queues))
@@ -537,6 +542,11 @@ class TaskManager(Handlers[A], Generic[A]):
 
     def __repr__(self) -> str:
         return f"<TaskManager {self.state}, {len(self._registry)} handler(s)>"
+
+
+def _refuse_inside_handler(engine: Engine, what: str) -> None:
+    if engine.consumer is not None and engine.consumer.is_inside_handler():
+        raise RuntimeError(f"{what} inside a handler would wait for itself")
 
 
 def _grace(name: str, value: object) -> float:

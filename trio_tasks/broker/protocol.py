@@ -103,6 +103,11 @@ class Broker(Protocol):
         ...
 
     @property
+    def private(self) -> bool:
+        """Whether what it keeps is out of everybody else's reach, and ends with it."""
+        ...
+
+    @property
     def connected(self) -> bool:
         """Whether requests go through at the moment."""
         ...

@@ -78,6 +78,11 @@ class MemoryBroker:
         return False
 
     @property
+    def private(self) -> bool:
+        """Without a name nobody can share its store."""
+        return self.name is None
+
+    @property
     def connected(self) -> bool:
         """Whether it is entered."""
         return self._open

@@ -112,6 +112,11 @@ class RedisBroker:
         return True
 
     @property
+    def private(self) -> bool:
+        """Others reach the server too."""
+        return False
+
+    @property
     def connected(self) -> bool:
         """Whether a request could be sent now."""
         return self._entered is not None and self._entered.cmd.connected

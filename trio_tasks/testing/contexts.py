@@ -110,6 +110,9 @@ class _Nowhere:
             " or cancel(); to run it, give a TaskManager the address memory://"
         )
 
+    def awaited(self, queue: str) -> None:
+        """Never called: who waits asks the broker first."""
+
     def cancel_noted(self, queue: str, job_id: str, reason: str) -> None:
         """Never called: a cancel asks the broker first."""
 

@@ -102,6 +102,11 @@ class UnreliableBroker:
         return self._line.remote
 
     @property
+    def private(self) -> bool:
+        """The server may have other clients."""
+        return False
+
+    @property
     def connected(self) -> bool:
         """As the line has it."""
         return self._line.connected
