@@ -16,6 +16,7 @@ import redis.asyncio
 from anyio.abc import TaskStatus
 
 from tests.servers import ServerProcess, timed
+from trio_tasks import Emit, TaskManager
 from trio_tasks.broker import Broker, NewJob, Record
 from trio_tasks.connect import VARIABLE, Database, broker_for
 from trio_tasks.errors import BrokerUnavailableError, ConfigurationError
@@ -189,6 +190,69 @@ async def test_an_embedded_server_that_was_asked_for_is_not_remarked_upon(
     async with opened("embedded://"):
         pass
     assert VARIABLE not in caplog.text
+
+
+def _what_ended(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if (record.name, record.levelname) == ("trio_tasks.broker", "WARNING")
+    ]
+
+
+@on_both_loops
+async def test_jobs_that_end_with_a_private_server_are_counted_in_one_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tasks = TaskManager("embedded://", processor={"retry": {"max_retries": 0}})
+
+    @tasks.handler("fails")
+    async def fails() -> None:
+        raise ValueError
+
+    async with tasks:
+        await tasks.start()
+        await tasks.emit_many([Emit(fails) for _ in range(3)])
+        await tasks.until_idle()
+        await tasks.stop()
+        await tasks.emit(fails)
+        await tasks.emit("elsewhere", "s3cret", queue="other", delay=60)
+        await tasks.emit("elsewhere", "s3cret", queue="other")
+    [text] = _what_ended(caplog)
+    assert text == (
+        "the embedded server ends with this manager, and with it these jobs: 2 queued, 1 delayed,"
+        " 3 dead; to keep jobs, give db='embedded:///some/directory'"
+    )
+
+
+@on_both_loops
+async def test_jobs_that_a_cancelled_program_leaves_behind_are_counted_too(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with anyio.CancelScope() as scope:
+        async with TaskManager("embedded://") as tasks:
+            await tasks.emit("event")
+            scope.cancel()
+            await anyio.sleep_forever()
+    assert [text.count("1 queued;") for text in _what_ended(caplog)] == [1]
+
+
+@on_both_loops
+async def test_a_server_that_keeps_its_jobs_and_one_that_has_none_end_without_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with TaskManager(f"embedded://{tmp_path}") as tasks:
+        await tasks.emit("event")
+    tasks = TaskManager("embedded://")
+
+    @tasks.handler("succeeds")
+    async def succeeds() -> None: ...
+
+    async with tasks:
+        await tasks.start()
+        await tasks.emit(succeeds)
+        await tasks.until_idle()
+    assert _what_ended(caplog) == []
 
 
 # --- Wrong values -----------------------------------------------------------------------------

@@ -8,14 +8,16 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TypeAlias, TypeVar, Union, cast
 from urllib.parse import unquote
 
+import anyio
+
 from trio_tasks.broker import TOMBSTONE_MS, Broker
 from trio_tasks.embedded import EmbeddedServer, attached
-from trio_tasks.errors import ConfigurationError
+from trio_tasks.errors import BrokerError, ConfigurationError
 from trio_tasks.memory import MemoryBroker
 from trio_tasks.options import check_name
 from trio_tasks.redis_streams.address import Address, address_of_client, parse_address
@@ -39,6 +41,8 @@ log = logging.getLogger("trio_tasks.broker")
 
 Database: TypeAlias = Union[str, "redis.Redis", "redis.asyncio.Redis", None]
 """What `db=` and `streamdb=` may be."""
+
+_LAST_LOOK_S: Final = 1.0
 
 _T = TypeVar("_T")
 _V = TypeVar("_V")
@@ -259,9 +263,32 @@ class EmbeddedBroker(RedisBroker):
     async def __aexit__(self, *exc_info: object) -> bool | None:
         """Close, and stop the server if it is ours, within some seconds."""
         try:
-            return await super().__aexit__(*exc_info)  # noqa: ASYNC102 - closes at once
+            try:
+                if self._private and self.connected:
+                    await self._report_what_ends()
+            finally:
+                suppressed = await super().__aexit__(*exc_info)  # noqa: ASYNC102 - closes at once
+            return suppressed
         finally:
             await self._server.aclose()
+
+    async def _report_what_ends(self) -> None:
+        """Say which jobs a private server takes with it. Not if it does not tell within a second.
+
+        Shielded: a program that is stopped by Ctrl-C loses its jobs, too.
+        """
+        left = dict.fromkeys(("queued", "delayed", "running", "dead"), 0)
+        with anyio.move_on_after(_LAST_LOOK_S, shield=True), suppress(BrokerError):
+            for queue in await self.queues():
+                counts = await self.counts(queue)
+                for state in left:
+                    left[state] += getattr(counts, state)
+            if any(left.values()):
+                log.warning(
+                    "the embedded server ends with this manager, and with it these jobs: %s; to"
+                    " keep jobs, give db='embedded:///some/directory'",
+                    ", ".join(f"{number} {state}" for state, number in left.items() if number),
+                )
 
 
 def _named(db: Database) -> tuple[str, Database]:
