@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import multiprocessing
 import multiprocessing.synchronize
 import signal
@@ -33,7 +34,7 @@ def say(*words: object) -> None:
 
 def make(seconds: float, *, grace: float = 5.0, ready: int = 1) -> TaskManager[Any]:
     """A manager whose job takes so long; says "ready" when so many have begun."""
-    manager = TaskManager("memory://", grace=grace, concurrency=4)
+    manager = TaskManager("memory://", grace=grace, concurrency=4, consumer_id="w1")
     begun = 0
 
     @manager.handler("job")
@@ -65,7 +66,11 @@ async def _emit_and_run(manager: TaskManager[Any], **options: Any) -> StopReport
 
 
 async def run_one() -> None:
-    """One manager, whose job ends within the grace."""
+    """One manager, whose job ends within the grace. It shows what the log says of its stop."""
+    logger, stdout = logging.getLogger("trio_tasks.task_manager"), logging.StreamHandler(sys.stdout)
+    stdout.addFilter(lambda record: "stop" in record.getMessage())
+    logger.addHandler(stdout)
+    logger.setLevel(logging.INFO)
     say(await _emit_and_run(make(0.3)))
 
 

@@ -66,9 +66,12 @@ def _running(name: str, loop: str) -> Generator[Program]:
 def test_a_signal_stops_a_manager_gracefully(number: int, loop: str) -> None:
     with _running("run_one", loop) as program:
         program.signal(number)
+        report = "StopReport(completed=1, interrupted=0, released=0, abandoned=0)"
         assert program.lines() == [
+            f"worker 'w1' stops because of {signal.Signals(number).name}, with a grace of 5 s",
             "finished",
-            "StopReport(completed=1, interrupted=0, released=0, abandoned=0)",
+            f"worker 'w1' has stopped: {report}",
+            report,
         ]
         assert program.code == 0
 
@@ -80,9 +83,11 @@ def test_a_second_signal_skips_the_grace(number: int, loop: str) -> None:
         program.says("stopping")  # the first one has been heard: two at once would be one
         program.signal(number)
         began = time.monotonic()
+        report = "StopReport(completed=0, interrupted=1, released=1, abandoned=0)"
         assert program.lines() == [
             "cancelled shutdown",
-            "StopReport(completed=0, interrupted=1, released=1, abandoned=0)",
+            f"worker 'w1' has stopped: {report}",  # a warning, which Python shows by itself
+            report,
         ]
         assert time.monotonic() - began < 3
         assert program.code == 0

@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias
@@ -57,11 +58,18 @@ _WHY_NOT: Final[dict[State, str]] = {"closed": "was left", "crashed": "has crash
 FLUSH_S = 1.0
 """How long jobs that were posted outside handlers may take to be stored at a stop."""
 
+MOST_EVENTS_NAMED = 5
+"""Of a queue, in the line that a worker logs when it has started."""
+
 LOOK_AGAIN_S = 0.25
 """How long `until_idle` waits for a sign of change before it looks again."""
 
 _REST: Final = 3
 """It rests so many times as long as a look has taken: many queues take long to look at."""
+
+
+_CANCELLED: Final = ", without grace"
+"""How a worker stops that nobody has asked to: everything around it is being cancelled."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,6 +130,7 @@ class Engine:
         self._starting: anyio.CancelScope | None = None
         self._closing = anyio.CancelScope()
         self._warned = False
+        self._how_to_stop = _CANCELLED
         self._before: dict[str, tuple[int, int, int, int]] = {}
 
     # -- entering and leaving --------------------------------------------------------------------
@@ -225,6 +234,7 @@ class Engine:
         if self._starting is not None:
             raise RuntimeError("start(): the TaskManager is starting already")
         self.stopped = anyio.Event()
+        self._how_to_stop = _CANCELLED
         self.served = tuple(queues)
         self._before = {queue: _totals(counters) for queue, counters in self.counters.items()}
         try:
@@ -247,6 +257,7 @@ class Engine:
         finally:
             if self.state in ("running", "stopping"):
                 self.state = "connected"
+                self._report_end()
             self.stopped.set()
 
     @contextmanager
@@ -317,22 +328,37 @@ class Engine:
         )
         await consumer.join()
         self.consumer = consumer
-        consumer.on_stop(scheduler.stop)
+        consumer.on_stop(partial(self._stop_begins, scheduler))
         async with anyio.create_task_group() as nursery:
             await nursery.start(consumer.run)
             nursery.start_soon(steadfast(scheduler.run))
             self.state = "running"
+            log.info(
+                "worker %r has started: concurrency %d, %s",
+                settings.consumer_id,
+                settings.concurrency,
+                "; ".join(_described(queue, self._registry.events(queue)) for queue in queues),
+            )
             task_status.started()
             await consumer.closed.wait()
             nursery.cancel_scope.cancel()
         if not consumer.asked_to_stop:
             raise InternalError("the workers ended, and nobody has asked them to")
 
-    def request_stop(self, grace: float) -> None:
-        """Begin to stop processing, if it runs; a second request can skip the grace."""
+    def request_stop(self, grace: float, *, because_of: str = "") -> None:
+        """Begin to stop processing, if it runs; a second request can skip the grace.
+
+        Args:
+            grace: seconds that handlers may go on.
+            because_of: the name of the signal that has asked for it, if one has.
+        """
         if self._starting is not None:
             self._starting.cancel()
         elif self.consumer is not None and self.state in ("running", "stopping"):
+            if self.state == "running":
+                reason = f" because of {because_of}" if because_of else ""
+                allowed = f"with a grace of {grace:g} s" if grace > 0 else "without grace"
+                self._how_to_stop = f"{reason}, {allowed}"
             self.state = "stopping"
             self.consumer.request_stop(grace)
 
@@ -342,6 +368,20 @@ class Engine:
             self._closing.cancel()
         else:
             self.request_stop(0.0)
+
+    def _stop_begins(self, scheduler: Scheduler) -> None:
+        scheduler.stop()
+        log.info("worker %r stops%s", self._settings.consumer_id, self._how_to_stop)
+
+    def _report_end(self) -> None:
+        report = self._report()
+        cut_short = report.interrupted or report.abandoned
+        log.log(
+            logging.WARNING if cut_short else logging.INFO,
+            "worker %r has stopped: %r",
+            self._settings.consumer_id,
+            report,
+        )
 
     async def stop(self, grace: float) -> StopReport:
         """Stop processing and wait for the end of it, the lifespan's included."""
@@ -446,6 +486,13 @@ class Engine:
 
     def _owes_nothing(self) -> bool:
         return self.consumer is None or self.stopped.is_set() or self.consumer.idle()
+
+
+def _described(queue: str, events: Sequence[str]) -> str:
+    """A queue and its events, or their number if they are many."""
+    if len(events) > MOST_EVENTS_NAMED:
+        return f"queue {queue!r} ({len(events)} events)"
+    return f"queue {queue!r} ({', '.join(map(repr, events))})"
 
 
 def not_entered(what: str, state: State) -> RuntimeError:

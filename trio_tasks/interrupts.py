@@ -18,6 +18,7 @@ import signal
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any, TypeAlias
 
@@ -28,7 +29,7 @@ __all__ = ["in_main_thread", "listening", "not_listening"]
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _Handler: TypeAlias = "Callable[[int, FrameType | None], Any] | int | signal.Handlers | None"
 
-_listeners: list[Callable[[], None]] = []
+_listeners: list[Callable[[str], None]] = []
 _former: dict[signal.Signals, _Handler] = {}
 
 
@@ -38,15 +39,15 @@ def in_main_thread() -> bool:
 
 
 @contextmanager
-def listening(on_signal: Callable[[], None]) -> Generator[None]:
-    """Call `on_signal` in this event loop for each SIGINT and SIGTERM while the block is open.
+def listening(on_signal: Callable[[str], None]) -> Generator[None]:
+    """Call `on_signal` in this event loop for each SIGINT and SIGTERM, with the signal's name.
 
     Only in the main thread. The default reaction (KeyboardInterrupt, death) is off meanwhile.
     """
     call_soon = _call_soon()
 
-    def notify() -> None:
-        call_soon(on_signal)
+    def notify(name: str) -> None:
+        call_soon(partial(on_signal, name))
 
     _listeners.append(notify)
     try:
@@ -86,9 +87,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)
 
 
-def _on_signal(_number: int, _frame: FrameType | None) -> None:
+def _on_signal(number: int, _frame: FrameType | None) -> None:
+    name = signal.Signals(number).name
     for notify in tuple(_listeners):
-        notify()
+        notify(name)
 
 
 def _call_soon() -> Callable[[Callable[[], None]], object]:

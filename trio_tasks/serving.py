@@ -63,13 +63,13 @@ class Signals:
         """From now on a signal stops this engine."""
         self._engine = engine
 
-    def _come(self) -> None:
+    def _come(self, name: str) -> None:
         if self._engine is None:
             self.beginning.cancel()
         elif self._engine.state == "stopping":
             self._engine.hurry()
         else:
-            self._engine.request_stop(self._grace)
+            self._engine.request_stop(self._grace, because_of=name)
 
 
 async def serve(
