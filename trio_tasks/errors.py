@@ -61,7 +61,7 @@ class SerializationError(TrioTasksError, ValueError):
 
 
 class BrokerError(TrioTasksError):
-    """Outside fault: Redis answered with an error. The cause is chained.
+    """Outside fault: Redis answered with an error. The cause is chained; if entering fails, told.
 
     Neither data nor credentials are part of the message.
     """

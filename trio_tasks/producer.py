@@ -27,7 +27,7 @@ from trio_tasks.callables import (
 from trio_tasks.connect import Database, blocking_broker_for
 from trio_tasks.emitter import Emit, Emitter
 from trio_tasks.environment import monotonic
-from trio_tasks.errors import BrokerUnavailableError
+from trio_tasks.errors import BrokerError, BrokerUnavailableError, ConfigurationError
 from trio_tasks.handlers import Handlers, Registry
 from trio_tasks.job import JobInfo, JobState
 from trio_tasks.options import (
@@ -153,8 +153,11 @@ class Producer:
         if self._broker is not None:
             raise RuntimeError("this Producer is entered already")
         with ExitStack() as stack:
-            broker = stack.enter_context(self._new_broker())
-            broker.check()
+            try:
+                broker = stack.enter_context(self._new_broker())
+                broker.check()
+            except (BrokerError, ConfigurationError) as error:
+                raise error from None  # the text tells the cause; its tracebacks are our own code
             self._exit = stack.pop_all()
         self._broker, self._pid = broker, os.getpid()
         return self

@@ -10,7 +10,7 @@ from trio_tasks.redis_streams.address import Address
 from trio_tasks.redis_streams.replies import Command, Reply
 from trio_tasks.redis_streams.scripts import Call
 
-__all__ = ["OUTAGES", "Asks", "Locate", "Requests"]
+__all__ = ["OUTAGES", "Asks", "Locate", "Requests", "in_words"]
 
 T = TypeVar("T")
 
@@ -22,6 +22,15 @@ OUTAGES: Final = frozenset(
     | {"CLUSTERDOWN", "TRYAGAIN", "NOAUTH"}
 )
 """Error codes that speak of the server's state and not of the request: it is worth coming back."""
+
+
+def in_words(error: BaseException) -> str:
+    """An error's text with its cause's, so that a log line, or an error without it, says all."""
+    text = str(error) or type(error).__name__
+    cause = error.__cause__
+    if cause is None or isinstance(cause, BrokerError):  # whose words are in the error's
+        return text
+    return f"{text} ({str(cause) or type(cause).__name__})"
 
 
 class Requests(Protocol):

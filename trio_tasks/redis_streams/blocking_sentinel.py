@@ -56,7 +56,7 @@ class BlockingSentinels:
         if refused is not None:
             raise refused_by_sentinel(refused)
         raise BrokerUnavailableError(
-            f"no Sentinel has told where {address.service!r} is: {address.label}"
+            f"no Sentinel has told where {address.service!r} is: {address.label} ({failure})"
         ) from failure
 
     def _ask(self, sentinel: Address, within: float) -> tuple[str, int] | None:

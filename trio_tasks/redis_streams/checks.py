@@ -26,7 +26,7 @@ def said_of(name: str) -> Generator[None]:
     try:
         yield
     except ConfigurationError as error:
-        raise ConfigurationError(f"{name}: {error}") from error
+        raise ConfigurationError(f"{name}: {error}") from None  # whose words these are
 
 
 async def check_server(link: Link) -> None:

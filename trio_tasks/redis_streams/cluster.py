@@ -154,9 +154,9 @@ class ClusterLink:
         while True:
             try:
                 await self.topology.refresh()
-            except BrokerUnavailableError:
+            except BrokerUnavailableError as error:
                 if loop_time() >= deadline:
-                    raise
+                    raise error from None  # the text tells the cause
             if nodes := self.topology.map.nodes:
                 return [self._link_to(node) for node in nodes]
             if loop_time() >= deadline:

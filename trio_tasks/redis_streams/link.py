@@ -37,7 +37,7 @@ from trio_tasks.errors import (
     QueueFullError,
 )
 from trio_tasks.redis_streams.address import Address
-from trio_tasks.redis_streams.asking import OUTAGES, Locate
+from trio_tasks.redis_streams.asking import OUTAGES, Locate, in_words
 from trio_tasks.redis_streams.evaluation import evaluate
 from trio_tasks.redis_streams.outage_log import OutageLog
 from trio_tasks.redis_streams.scripts import Call
@@ -120,13 +120,7 @@ class Link:
     @property
     def last_error(self) -> str | None:
         """Why there is no connection; `None` while there is one, and before the first try."""
-        error = self._failure
-        if error is None:
-            return None
-        cause = error.__cause__
-        if cause is None or isinstance(cause, BrokerError):  # whose words are in the error's
-            return str(error)
-        return f"{error} ({str(cause) or type(cause).__name__})"
+        return None if self._failure is None else in_words(self._failure)
 
     # -- supervising -----------------------------------------------------------------------------
 
@@ -195,9 +189,10 @@ class Link:
     def _note_loss(self, error: Exception) -> None:
         self._failure = error
         text = self.last_error or ""
-        if self._outage_log is None:
+        if self._outage_log is None or self._opening_by is not None:
+            # Of a link that is being opened the error of `opened_by` says it all.
             log.debug("%r connection: lost, trying again: %s", self._name, text)
-        elif self._opening_by is None or isinstance(error, BrokerError):  # else: see opened_by
+        else:
             self._outage_log.lost(self, self.label, error, text)
         self._tell()
 
@@ -347,7 +342,10 @@ class Link:
                 await self._changed.wait()
             if scope.cancelled_caught:
                 why = self.last_error or f"{self.label}: no answer to the first try"
-                raise BrokerUnavailableError(f"no connection in time: {why}") from self._failure
+                # Whoever opens it may be shown the error by Python: the causes, which the text
+                # tells, would be some fifty lines of our own code above it.
+                cause = self._failure if self._opening_by is None else None
+                raise BrokerUnavailableError(f"no connection in time: {why}") from cause
         raise BrokerUnavailableError(f"{self.label}: the broker was closed")
 
     def _sorted_out(self, connection: Connection, answer: T | RedisReplyError) -> T | BrokerError:

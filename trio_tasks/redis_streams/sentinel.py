@@ -24,6 +24,7 @@ import anyio
 from trio_tasks.environment import loop_time
 from trio_tasks.errors import BrokerError, BrokerUnavailableError, ConfigurationError
 from trio_tasks.redis_streams.address import Address
+from trio_tasks.redis_streams.asking import in_words
 from trio_tasks.redis_streams.sentinel_address import SentinelAddress, refused_by_sentinel, unknown
 from trio_tasks.redis_streams.wire import Reply, open_connection
 
@@ -75,6 +76,7 @@ class Sentinels:
             raise refused_by_sentinel(refused)
         raise BrokerUnavailableError(
             f"no Sentinel has told where {address.service!r} is: {address.label}"
+            f" ({in_words(failure)})"
         ) from failure
 
     async def _ask(self, sentinel: Address) -> tuple[str, int] | None:

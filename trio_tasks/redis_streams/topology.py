@@ -15,6 +15,7 @@ import anyio
 from trio_tasks.environment import loop_time
 from trio_tasks.errors import BrokerError, BrokerUnavailableError, ConfigurationError
 from trio_tasks.redis_streams.address import Address
+from trio_tasks.redis_streams.asking import in_words
 from trio_tasks.redis_streams.cluster_address import Node, SlotMap, at, cluster_label
 from trio_tasks.redis_streams.link import Link
 from trio_tasks.redis_streams.wire import RedisReplyError, open_connection
@@ -126,7 +127,8 @@ class Topology:
         if refused is not None and not self.map.nodes:
             raise refused
         raise BrokerUnavailableError(
-            f"{self.label}: no node of the cluster can be asked ({failure or 'no answer'})"
+            f"{self.label}: no node of the cluster can be asked ("
+            f"{'no answer' if failure is None else in_words(failure)})"
         ) from failure
 
     def _in_turn(self, known_by: Link | None) -> list[Callable[[float], Awaitable[SlotMap]]]:
