@@ -205,7 +205,8 @@ class JobRef(BaseRef[R_co]):
         function's annotation names; one made from a name gives plain JSON. A ref made by
         `ctx.emit` or with `repeat=` waits for its job to appear first, and without a time-out it
         waits for ever if the parent does not complete. Results live for the job's `retention`
-        (default 300 s).
+        (default 300 s). If it has to wait for a job that this manager has handlers for and would
+        run, had it been started, one WARNING says so.
 
         Cancellation: leaves the job alone.
 

@@ -397,7 +397,7 @@ class TaskManager(Handlers[A], Generic[A]):
         """Wait until no job of these queues is queued, running or due.
 
         Nor is any child of theirs on its way to another queue. Jobs delayed into the future do
-        not count.
+        not count. If it has to wait and nothing was ever started here, one WARNING says so.
 
         Args:
             queues: default: the queues that are served; before `start()` all that have a handler.
