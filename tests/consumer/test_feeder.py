@@ -22,6 +22,8 @@ from tests.workshop import (
 )
 from trio_tasks import Context, Emit, Job, JobState, TaskManager
 from trio_tasks.broker import Applied, Outcome, StepReply, Taken, TakeStatus
+from trio_tasks.consumer import feeder, lease_keeper
+from trio_tasks.environment import loop_time
 from trio_tasks.processor.decisions import Complete
 
 pytestmark = pytest.mark.anyio
@@ -452,7 +454,7 @@ async def test_the_outcome_of_a_job_that_is_gone_or_somebody_elses_is_dropped(
     assert sum("came too late" in record.message for record in caplog.records) == 2
 
 
-async def test_a_take_that_is_answered_after_the_lease_was_lost_is_given_back(
+async def test_a_worker_whose_last_renewal_is_too_old_does_not_even_ask(
     remote: FaultyBroker, calls: list[Any]
 ) -> None:
     manager = manager_on(remote, lease=3)
@@ -497,3 +499,35 @@ async def test_takes_that_get_no_answer_in_time_ask_for_less_then_for_more_again
     assert wanted[0] == 100
     assert min(wanted[1:6]) <= 6
     assert max(wanted[6:]) >= 100
+
+
+async def test_an_answer_of_take_read_after_the_lease_was_lost_is_released_by_token(
+    remote: FaultyBroker, calls: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = manager_on(remote)
+
+    @manager.handler("job", attempts=1)
+    async def handler(job: Job[int]) -> None:
+        calls.append(feed_of(manager).stale())
+
+    async with manager:
+        await manager.start()
+        membership = remote.memberships[-1]
+        step = membership.step
+
+        async def stopped(outcomes: Sequence[Outcome], want: int) -> StepReply:
+            reply = await step(outcomes, want)
+            if reply.taken is not None and reply.taken.deliveries:
+                membership.step = step
+                for module in (feeder, lease_keeper):  # SIGSTOP: the loop's clock stands still
+                    monkeypatch.setattr(module, "monotonic", lambda: loop_time() + 3600)
+            return reply
+
+        membership.step = stopped
+        ref = await manager.emit(handler, 1)
+        await ref.result(timeout=100)
+        check_slots(manager)
+        job = await stored(remote, ref.id)
+        assert (job.attempt, job.interruptions) == (1, 0)
+    assert calls == [False]
+    assert membership.step == step

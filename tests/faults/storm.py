@@ -51,28 +51,28 @@ _EMIT_DEADLINE_S = 5.0
 _STUCK_S = 60.0
 _NAMES = ("far", "near", "nearer")
 
-_TURNED = "server's clock turned"
+_TURNED = "clock jump on the server"
 
 KINDS = {
-    "kill": "_kill",
-    "term": "_term",
-    "freeze": "_freeze",
-    "server restarted": "_restart",
+    "kill -9 of a worker": "_kill",
+    "SIGTERM": "_term",
+    "SIGSTOP": "_freeze",
+    "server restart with AOF": "_restart",
     "server away": "_away",
     "server away, worker stopped": "_away_and_stop",
     "server away, worker killed": "_away_and_kill",
-    "server frozen": "_server_frozen",
-    "server read-only": "_read_only",
-    "server's memory full": "_memory_full",
+    "frozen server": "_server_frozen",
+    "READONLY": "_read_only",
+    "OOM": "_memory_full",
     _TURNED: "_clock_turned",
     "connections killed": "_connections_killed",
-    "scripts flushed": "_scripts_flushed",
+    "SCRIPT FLUSH": "_scripts_flushed",
     "line reset": "_line_reset",
-    "line cut in a reply": "_line_cut",
+    "reset in mid-command": "_line_cut",
     "line slow": "_line_slow",
     "line silent": "_line_silent",
 }
-"""The kinds of faults, and the methods that do them."""
+"""The kinds of faults, named as in docs/invariants.md where they are there; who does them."""
 
 
 class Storm:
@@ -117,7 +117,11 @@ class Storm:
         self._line = line
         self._clock = clock
         self._lease_s = lease_s
-        self._limits_s = {"kill": lease_s + 1, "freeze": lease_s + 1, "term": _AT_ONCE_S}
+        self._limits_s = {
+            "kill -9 of a worker": lease_s + 1,
+            "SIGSTOP": lease_s + 1,
+            "SIGTERM": _AT_ONCE_S,
+        }
         self._luck = random.Random(seed)
         self._workers: dict[str, Worker] = {}
         self._ordinal = 0

@@ -19,7 +19,7 @@ def anyio_backend() -> str:
 
 
 @timed(20)
-async def test_a_handler_that_exits_or_swallows_its_cancel_concerns_its_own_job_alone(
+async def test_systemexit_or_a_swallowed_cancelled_in_a_handler_concerns_its_own_job_alone(
     server: ServerProcess, tmp_path: Path
 ) -> None:
     with Site.on(server.url, tmp_path) as site:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from pathlib import Path
-from signal import SIGTERM
+from signal import SIGKILL, SIGTERM
 
 import anyio
 import pytest
@@ -21,6 +21,28 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def anyio_backend() -> str:
     return "trio"
+
+
+@timed(20)
+async def test_after_kill_9_of_a_worker_its_jobs_run_again_after_the_lease_and_the_attempt_counts(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    lease, jobs = 0.6, 4
+    with Site.on(server.url, tmp_path) as site:
+        async with site.onlooker() as tasks:
+            (victim,) = await site.workers("victim", work=60, lease=lease, concurrency=jobs)
+            await site.emit(tasks, range(jobs))
+            await eventually(lambda: len(site.runs()) == jobs)
+            await site.workers("heir", lease=lease)
+            victim.signal(SIGKILL)
+            killed_at = time.monotonic()
+            await site.idle(tasks)
+            await site.check(tasks, jobs)
+            again = [run for run in site.runs() if run.worker == "heir" and run.event == "parent"]
+            assert {run.data: run.attempt for run in again} == dict.fromkeys(range(jobs), 2)
+            # It was renewed a third of a lease before, and it takes a poll to see its end.
+            waited = [run.at - killed_at for run in again]
+            assert lease / 3 < min(waited) <= max(waited) < lease + 1 + 1
 
 
 @timed(20)

@@ -31,7 +31,27 @@ def refusals(server: ServerProcess, code: str) -> int:
 
 
 @timed(30)
-async def test_a_server_that_comes_back_without_its_data_after_more_than_a_lease_is_served_again(
+async def test_a_server_restart_with_aof_repeats_no_job_and_costs_nobody_an_attempt(
+    tmp_path: Path,
+) -> None:
+    jobs = 60
+    with start_server(*AOF) as server, Site.on(server.url, tmp_path) as site:
+        async with site.onlooker() as tasks:
+            await site.workers("one", "two", work=0.02, lease=30, concurrency=8)
+            await site.emit(tasks, range(jobs))
+            for share in (0.2, 0.5):
+                await eventually(lambda n=share * 3 * jobs: len(site.runs()) > n, every=0.002)
+                server.kill()
+                await anyio.to_thread.run_sync(server.start)
+            await site.idle(tasks)
+            ran = await site.check(tasks, jobs)
+            # Steps whose answers were lost gave back what they had taken.
+            assert ran == {"parent": jobs, "sibling": jobs, "child": jobs}
+            assert {run.attempt for run in site.runs()} == {1}
+
+
+@timed(30)
+async def test_a_restart_without_aof_after_more_than_a_lease_is_served_again(
     tmp_path: Path,
 ) -> None:
     with start_server() as server, Site.on(server.url, tmp_path) as site:
@@ -62,7 +82,7 @@ async def test_a_server_that_comes_back_without_its_data_after_more_than_a_lease
 
 
 @timed(30)
-async def test_a_server_that_loads_its_data_for_longer_than_a_lease_costs_nobody_an_attempt(
+async def test_loading_for_longer_than_a_lease_costs_nobody_an_attempt(
     tmp_path: Path,
 ) -> None:
     jobs = 50
@@ -87,7 +107,7 @@ async def test_a_server_that_loads_its_data_for_longer_than_a_lease_costs_nobody
 
 
 @timed(30)
-async def test_a_stop_is_bounded_though_the_server_is_frozen(tmp_path: Path) -> None:
+async def test_a_stop_is_bounded_with_a_frozen_server(tmp_path: Path) -> None:
     grace = 0.1
     with start_server() as server, Site.on(server.url, tmp_path) as site:
         async with site.onlooker() as tasks:

@@ -104,7 +104,7 @@ def test_half_a_lease_without_a_beat_is_no_outage(desk: Desk) -> None:
     assert len(other.take()) == 1
 
 
-def test_a_clock_that_was_turned_back_is_an_outage_too(desk: Desk) -> None:
+def test_a_clock_jump_on_the_server_backwards_renews_all_leases(desk: Desk) -> None:
     clerk, other = desk.clerk("w:1"), desk.clerk("other:1")
     desk.last_beat(ago_ms=-3_600_000)
     desk.do("ZADD", desk.keys.leases, desk.now_ms() + 3_600_000, other.name)
@@ -123,7 +123,7 @@ def test_an_outage_gives_each_member_a_lease_of_its_own_length(desk: Desk) -> No
     assert 80_000 < (lease_of(desk, long) or 0) <= 90_000
 
 
-def test_an_older_connection_may_neither_own_nor_take(desk: Desk) -> None:
+def test_a_request_of_an_old_connection_executed_late_starts_nothing(desk: Desk) -> None:
     clerk = desk.clerk()
     assert clerk.own([], ordinal=3).status is OwnStatus.OWNED
     desk.emit()

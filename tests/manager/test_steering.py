@@ -370,7 +370,7 @@ async def test_a_schedule_whose_handler_is_gone_expires(managers: Managers) -> N
 
 @pytest.mark.virtual_time
 @pytest.mark.parametrize(("ignore", "state"), [(False, JobState.DEAD), (True, JobState.SKIPPED)])
-async def test_a_job_that_nobody_handles_is_parked_then_ended(
+async def test_an_unknown_event_is_put_back_for_the_grace_then_ended(
     managers: Managers, ignore: bool, state: JobState
 ) -> None:
     manager = managers(processor={"ignore_config_errors": ignore}, retention=3600)

@@ -355,7 +355,9 @@ async def test_each_caller_is_told_the_ids_of_its_own_jobs(server: ServerProcess
 
 
 @timely
-async def test_emits_outlive_the_server_and_are_stored_once(server: ServerProcess) -> None:
+async def test_emits_outlive_a_server_restart_with_aof_and_are_stored_once(
+    server: ServerProcess,
+) -> None:
     async with world_on(server, timeout=15) as world:
         stored: list[str] = []
         some = anyio.Event()
@@ -390,7 +392,7 @@ async def test_emits_of_a_forgetful_server_arrive(server: ServerProcess) -> None
 
 
 @timely
-async def test_full_memory_refuses_emits_and_lets_jobs_finish(server: ServerProcess) -> None:
+async def test_oom_refuses_emits_at_once_and_lets_jobs_finish(server: ServerProcess) -> None:
     async with world_on(server) as world:
         await world.emit()
         worker = await world.worker()
@@ -565,7 +567,9 @@ async def test_a_worker_of_a_server_that_lost_its_data_is_told_that_it_is_dead(
 
 
 @timely
-async def test_outcomes_outlive_the_server_and_are_applied_once(server: ServerProcess) -> None:
+async def test_outcomes_outlive_a_server_restart_with_aof_and_are_applied_once(
+    server: ServerProcess,
+) -> None:
     async with world_on(server, timeout=15) as world:
         await world.broker.emit(jobs(world, 100))
         worker = await world.worker()

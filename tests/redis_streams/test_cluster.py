@@ -8,6 +8,7 @@ import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -16,6 +17,7 @@ import pytest
 from tests.redis_streams.test_acl import rights
 from tests.redis_streams.work import Work
 from tests.servers import ServerProcess, free_port, in_step, start_cluster, start_server, timed
+from trio_tasks import Job, TaskManager
 from trio_tasks.broker import RECORD_VERSION, NewJob, Record, Registration
 from trio_tasks.connect import blocking_broker_for, broker_for
 from trio_tasks.errors import BrokerUnavailableError, ConfigurationError
@@ -331,6 +333,44 @@ async def test_a_queue_that_has_moved_is_owned_anew_before_jobs_are_taken(
 @pytest.mark.anyio
 @on_trio
 @timed(20)
+async def test_clusterdown_for_longer_than_a_lease_costs_nobody_an_attempt(
+    cluster: Cluster,
+) -> None:
+    namespace, lease, jobs = "down", 0.5, 40
+    (queue,) = cluster.queues_on(0, 1, namespace)
+    node, slot = cluster.nodes[0], cluster.slot(queue, namespace)
+    runs: list[tuple[int, int]] = []
+    tasks: TaskManager[Any] = TaskManager(
+        cluster.url, namespace=namespace, lease=lease, concurrency=4
+    )
+
+    @tasks.handler("job", queue=queue, attempts=1)
+    async def job(job: Job[int]) -> None:
+        runs.append((job.data, job.attempt))
+        await anyio.sleep(0.02)
+
+    async with tasks:
+        await tasks.start()
+        for number in range(jobs):
+            await tasks.emit(job, number)
+        while len(runs) <= 8:  # noqa: ASYNC110 - it looks at what handlers leave behind
+            await anyio.sleep(0.001)
+        node.ask("CLUSTER", "DELSLOTS", slot)
+        assert "CLUSTERDOWN" in node.ask("EXISTS", QueueKeys(namespace, queue).meta)
+        before = len(runs)
+        await anyio.sleep(1.5 * lease)
+        assert len(runs) <= before + 4, "nothing is handed out meanwhile"
+        node.ask("CLUSTER", "ADDSLOTS", slot)
+        await tasks.until_idle()
+        stats = await tasks.queue(queue).stats()
+    assert (stats.completed, stats.dead) == (jobs, 0)
+    assert {number for number, _ in runs} == set(range(jobs))
+    assert {attempt for _, attempt in runs} == {1}
+
+
+@pytest.mark.anyio
+@on_trio
+@timed(20)
 async def test_a_server_that_is_no_cluster_is_refused_at_once() -> None:
     with start_server(tcp=True) as server:
         broker = broker_for(server.tcp_url.replace("redis", "redis+cluster"))()
@@ -355,7 +395,7 @@ async def test_without_any_node_entering_fails_in_time_and_shows_no_password() -
 @pytest.mark.anyio
 @on_trio
 @timed(40)
-async def test_a_killed_primary_is_replaced_and_every_stored_job_runs(
+async def test_after_a_failover_every_stored_job_runs(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with start_cluster(replica_of_first=True) as nodes:

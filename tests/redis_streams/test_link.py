@@ -305,7 +305,7 @@ async def test_when_the_link_has_ended_nobody_waits_for_it(server: ServerProcess
 
 
 @timely
-async def test_scripts_that_the_server_has_forgotten_are_sent_in_full(
+async def test_after_script_flush_scripts_are_sent_in_full(
     server: ServerProcess, admin: Admin
 ) -> None:
     async with linked(server) as link:
@@ -317,7 +317,7 @@ async def test_scripts_that_the_server_has_forgotten_are_sent_in_full(
 
 
 @timely
-async def test_scripts_forgotten_inside_a_batch_run_in_order(
+async def test_script_flush_inside_a_batch_keeps_its_order(
     server: ServerProcess, admin: Admin
 ) -> None:
     words = [str(number) for number in range(20)]

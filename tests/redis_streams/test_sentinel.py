@@ -210,7 +210,7 @@ async def test_server_and_sentinel_each_have_their_own_credentials(steady: Trio)
 @pytest.mark.anyio
 @on_trio
 @timed(30)
-async def test_a_killed_primary_is_replaced_and_every_stored_job_runs() -> None:
+async def test_after_a_failover_every_stored_job_runs() -> None:
     with watched() as trio:
         work = Work(trio.url)
         async with work.tasks as tasks:

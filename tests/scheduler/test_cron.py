@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from tests.faulty_broker import Fault, FaultyBroker
 from tests.workshop import emit, eventually, feed_of, manager_on, onlooker
 from trio_tasks import Context, Job, Repeat, TaskManager
+from trio_tasks.job import instant
 
 pytestmark = pytest.mark.anyio
 
@@ -96,6 +97,25 @@ async def test_a_missed_occurrence_is_passed_over_and_the_next_one_comes(
         r" \d{4}-\d\d-\d\dT\d\d:00:00\+00:00, missed by \d+ s",
         missed,
     )
+
+
+@pytest.mark.parametrize("minutes", [-10, 10])
+async def test_after_a_clock_jump_on_the_server_cron_goes_on_after_the_later_of_now_and_last(
+    minutes: int, remote: FaultyBroker, calls: list[Any]
+) -> None:
+    manager = _ticking(remote, calls, "* * * * *")
+    async with manager:
+        await manager.start()
+        await anyio.sleep(5.5 * MINUTE)
+        last, before = calls[-1], len(calls)
+        remote.store.clock.jump(minutes * 60_000)
+        now = instant(await remote.time_ms("default"))
+        await anyio.sleep(20 * MINUTE)
+    assert calls[before] - max(now, last) <= timedelta(minutes=1)
+    assert calls[before] > max(now, last)
+    assert calls == sorted(set(calls)), "none twice, none out of turn"
+    assert _is_complete(calls[before:], 60)
+    assert len(calls) - before == pytest.approx(20 if minutes > 0 else 10, abs=1)
 
 
 async def test_schedules_that_nobody_ticks_do_not_make_the_others_run_hot(
