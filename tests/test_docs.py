@@ -108,6 +108,57 @@ def test_every_link_leads_somewhere(path: Path) -> None:
         assert (path.parent / target).exists(), target
 
 
+# --- The lists of docs/invariants.md ------------------------------------------------------------
+
+INVARIANTS = DOCS / "invariants.md"
+NAMED_TEST = re.compile(r"`(\w+/[\w/]+\.py)::(test_\w+)(?:\[([^\]]+)\])?`")
+
+
+def test_each_test_that_the_docs_name_exists() -> None:
+    named = {found for path in TEXTS for found in NAMED_TEST.findall(path.read_text())}
+    assert len(named) > 100
+    for path, name, parameter in named:
+        text = (ROOT / path).read_text()
+        assert re.search(rf"^(?:async )?def {name}\(", text, re.MULTILINE), f"{path}::{name}"
+        if parameter:
+            around = "".join(each.read_text() for each in (ROOT / path).parent.glob("*.py"))
+            assert f'"{parameter}"' in around, f"{path}::{name}[{parameter}]"
+
+
+def test_each_invariant_names_its_tests_and_what_keeps_it() -> None:
+    package = ROOT / "trio_tasks"
+    scripts = sorted((package / "redis_streams" / "lua").glob("*.lua"))
+    lua = "".join(script.read_text() for script in scripts)
+    python = "".join(module.read_text() for module in package.rglob("*.py"))
+    known = {script.name for script in scripts} | {script.stem for script in scripts}
+    known |= {path.name for path in package.rglob("*.py")}
+    known |= set(re.findall(r"^local function (\w+)", lua, re.MULTILINE))
+    known |= set(re.findall(r"^ *def (\w+)", python, re.MULTILINE))
+
+    listed = INVARIANTS.read_text().partition("## Invariants")[2].partition("## Faults")[0]
+    entries = [entry for entry in listed.split("\n\n") if entry.startswith("**")]
+    assert len(entries) >= 30
+    for entry in entries:
+        kept, _, tests = entry.partition("Kept ")[2].partition("Tests:")
+        assert NAMED_TEST.search(tests), entry
+        for keeper in re.findall(r"`([^`]+)`", kept):
+            assert re.split(r"[./](?!py|lua)", keeper)[-1] in known, f"{keeper} in {entry}"
+
+
+def test_each_fault_has_a_test_whose_name_is_that_fault() -> None:
+    table = INVARIANTS.read_text().partition("## Faults")[2]
+    rows = re.findall(r"^\| (.+?) \| .+? \| (.*`.*) \|$", table, re.MULTILINE)
+    assert len(rows) == 20
+    for faults, tests in rows:
+        for fault in faults.split("; "):
+            assert slug(re.sub(r"^an? ", "", fault)) in slug(tests), fault
+
+
+def slug(text: str) -> str:
+    """As it may be part of a function's name."""
+    return re.sub(r"[^a-z0-9]+", "_", text.replace("`", "").lower())
+
+
 PROGRAMS = [
     (path, block, after)
     for path in TEXTS

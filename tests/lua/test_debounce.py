@@ -131,6 +131,26 @@ def test_only_the_holder_reopens_a_window(desk: Desk) -> None:
     assert holder(desk)[0] == first.token.job_id
 
 
+@pytest.mark.parametrize("end", ["outcome", "cancel"])
+def test_a_former_holder_whose_window_is_over_leaves_the_present_one_alone(
+    desk: Desk, end: str
+) -> None:
+    clerk = desk.clerk()
+    first, second = clerk.start(), clerk.start()
+    clerk.debounce(first)
+    desk.do("DEL", desk.keys.debounce(KEY))  # as when its time is over
+    clerk.debounce(second)
+
+    if end == "cancel":
+        clerk.end(first, Retry(delay_ms=60_000))
+        desk.cancel(first.token.job_id)
+    else:
+        clerk.end(first, Die("x"))
+
+    assert desk.record(first.token.job_id)["dg"] == KEY
+    assert holder(desk)[0] == second.token.job_id
+
+
 @pytest.mark.parametrize("verdict", [Retry(delay_ms=60_000), Release(counted=False, began=True)])
 def test_the_window_reopens_when_a_holder_that_waits_is_cancelled(
     desk: Desk, verdict: Verdict

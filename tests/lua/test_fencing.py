@@ -84,6 +84,16 @@ def test_an_outcome_of_a_start_that_was_taken_over_changes_nothing(
     assert (desk.record(stale.token.job_id), desk.counts(), desk.pending()) == before
 
 
+@pytest.mark.parametrize("end", VERDICTS)
+def test_an_outcome_of_a_start_that_was_taken_over_is_stale_after_the_job_has_ended(
+    desk: Desk, end: Verdict
+) -> None:
+    dead, stale, present = superseded(desk)
+    dead.end(present, end)
+
+    assert dead.end(stale) is Applied.STALE
+
+
 def test_a_stale_outcome_does_not_hide_the_present_one_in_the_same_step(desk: Desk) -> None:
     dead, stale, present = superseded(desk)
 
@@ -126,14 +136,17 @@ def test_a_worker_whose_lease_ended_may_commit_while_nobody_has_the_job(desk: De
     assert other.take() == []
 
 
+@pytest.mark.parametrize("result", [None, b"null", b'"a result"'])
 @pytest.mark.parametrize("verdict", VERDICTS)
-def test_an_outcome_for_a_job_that_vanished_makes_no_ghost(desk: Desk, verdict: Verdict) -> None:
+def test_an_outcome_for_a_job_that_vanished_makes_no_ghost(
+    desk: Desk, verdict: Verdict, result: bytes | None
+) -> None:
     clerk = desk.clerk()
     delivery = clerk.start()
     desk.do("DEL", desk.keys.job(delivery.token.job_id))
     desk.sound = False  # a job that was deleted behind our backs does not add up
 
-    assert clerk.end(delivery, verdict) is Applied.GONE
+    assert clerk.commit(clerk.outcome(delivery, verdict, result=result)) == [Applied.GONE]
 
     assert desk.do("EXISTS", desk.keys.job(delivery.token.job_id)) == 0
     assert (desk.length(), desk.pending(), desk.meta("df")) == (0, {}, "1")

@@ -100,6 +100,13 @@ def test_a_chosen_id_that_has_ended_begins_a_new_life(desk: Desk, verdict: Verdi
     assert (delivery.attempt, delivery.generation, delivery.requeued) == (1, 1, False)
 
 
+def test_a_record_that_has_lost_its_emit_numbers_still_is_that_job(desk: Desk) -> None:
+    desk.emit("nightly")
+    desk.do("HDEL", desk.keys.job("nightly"), "n")
+
+    assert desk.send(desk.job("nightly")) == [False]
+
+
 def test_a_number_of_an_earlier_life_begins_no_other(desk: Desk) -> None:
     clerk, first = desk.clerk(), desk.job("nightly")
     desk.send(first)

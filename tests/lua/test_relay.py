@@ -7,7 +7,7 @@ from typing import cast
 from msgspec.structs import replace
 
 from tests.lua.desk import RETENTION_MS, TOMBSTONE_MS, Desk
-from trio_tasks.broker import RELAY_TOO_LATE_MS, Applied, NewJob
+from trio_tasks.broker import RELAY_TOO_LATE_MS, Applied, Debounce, NewJob
 from trio_tasks.job import JobState
 from trio_tasks.processor.decisions import Die, Retry
 from trio_tasks.redis_streams import calls
@@ -210,6 +210,17 @@ def test_about_a_thousand_rows_that_nobody_can_read_are_kept(desk: Desk) -> None
     assert moved == 1500
     assert desk.number("XLEN", desk.keys.out) == 0
     assert 1000 <= desk.number("XLEN", desk.keys.aside) < 1200
+
+
+def test_a_late_child_replaces_no_job_of_its_debounce_key(desk: Desk, other: Desk) -> None:
+    trailing = Debounce("trailing", 60_000, "key")
+    waiting = other.emit(debounce=trailing)
+    complete_with(desk, other.job("late", debounce=trailing))
+
+    deliver(other, *(replace(row, late=True) for row in rows_of(desk)))
+
+    assert (other.state(waiting), other.state("late")) == (JobState.DELAYED, JobState.DEAD)
+    assert (other.word("GET", other.keys.debounce("key")) or "").startswith(waiting)
 
 
 def test_a_late_child_never_begins_a_second_life(desk: Desk, other: Desk) -> None:

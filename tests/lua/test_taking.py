@@ -252,6 +252,17 @@ def test_a_group_that_was_destroyed_is_told_and_register_makes_it_anew(desk: Des
     assert desk.clerk("w:2").take_ids(1) == [job_id]
 
 
+def test_a_group_that_was_destroyed_is_told_though_something_was_left_behind(desk: Desk) -> None:
+    clerk = desk.clerk()
+    delivery = clerk.start()
+    clerk.end(delivery, UNBEGUN)
+    desk.do("XGROUP", "DESTROY", desk.keys.stream(0), "g")
+
+    assert clerk.taken().status is TakeStatus.DEAD
+
+    assert desk.clerk("w:2").take_ids(1) == [delivery.token.job_id]
+
+
 def test_what_was_handed_out_already_is_told_before_a_missing_group_is(desk: Desk) -> None:
     clerk, high, _ = desk.clerk(), desk.emit(priority=1), desk.emit()
     desk.do("XGROUP", "DESTROY", desk.keys.stream(0), "g")
