@@ -6,6 +6,7 @@ beside its text, and instants are found by looking at the zone's clock minute af
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from bisect import bisect_left
@@ -239,6 +240,16 @@ def test_the_time_that_the_clock_repeats_fires_at_its_first_showing() -> None:
     ]
 
 
+@pytest.mark.parametrize("shown", ["00:10:00", "00:10:01", "00:10:00.5", "00:10:01.001"])
+def test_the_end_of_the_hour_that_the_clock_repeats_is_not_taken_for_its_middle(
+    shown: str,
+) -> None:
+    """At 01:00 UTC the clock would show 03:00, and shows 02:00: it shows 03:00 an hour later."""
+    repeat = Repeat(pattern="0 3 * * *", timezone="Europe/Berlin")
+    after = datetime.fromisoformat(f"2026-10-25T{shown}+00:00")
+    assert utc(repeat, after, 1) == ["2026-10-25 02:00"]
+
+
 def test_the_time_that_the_clock_skips_fires_when_the_gap_ends() -> None:
     repeat = Repeat(pattern="30 2 * * *", timezone="Europe/Berlin")
     assert utc(repeat, datetime(2026, 3, 28, 12, tzinfo=UTC), 2) == [
@@ -446,8 +457,18 @@ def test_a_bad_pattern_is_refused_with_argument_value_and_what_is_allowed(
     "zone", ["", "Nowhere/City", "Europe", "../UTC", "/etc/localtime", "localtime", "a\0b", 1, None]
 )
 def test_an_unknown_zone_is_refused(zone: object) -> None:
-    with pytest.raises(ConfigurationError, match=r"^timezone=.+: give an IANA name"):
+    shown = re.escape(repr(zone))
+    with pytest.raises(ConfigurationError, match=rf"^timezone={shown}: give an IANA name"):
         Repeat.parse({"every": 1, "timezone": zone})
+
+
+def test_the_name_of_an_unknown_zone_is_cut_where_it_is_long() -> None:
+    with pytest.raises(ConfigurationError, match=r"^timezone='N{116}…: give an IANA name"):
+        Repeat(every=1, timezone="N" * 1000)
+
+
+def test_utc_needs_no_database() -> None:
+    assert Repeat(every=1).next(datetime(2026, 1, 1, tzinfo=UTC))[0].tzinfo is UTC
 
 
 @pytest.mark.parametrize(

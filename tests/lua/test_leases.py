@@ -123,6 +123,23 @@ def test_an_outage_gives_each_member_a_lease_of_its_own_length(desk: Desk) -> No
     assert 80_000 < (lease_of(desk, long) or 0) <= 90_000
 
 
+@pytest.mark.parametrize("spoilt", ["no such line", None])
+def test_an_outage_gives_who_has_no_lease_of_its_own_length_that_of_the_asker(
+    desk: Desk, spoilt: str | None
+) -> None:
+    clerk, other = desk.clerk("w:1"), desk.clerk("other:1")
+    if spoilt is None:
+        desk.do("HDEL", desk.keys.incarnations, other.name)
+    else:
+        desk.do("HSET", desk.keys.incarnations, other.name, spoilt)
+    other.die()
+    desk.last_beat(ago_ms=LEASE_MS)
+
+    assert clerk.beat().alive
+
+    assert LEASE_MS - 5_000 < (lease_of(desk, other) or 0) <= LEASE_MS
+
+
 def test_a_request_of_an_old_connection_executed_late_starts_nothing(desk: Desk) -> None:
     clerk = desk.clerk()
     assert clerk.own([], ordinal=3).status is OwnStatus.OWNED

@@ -22,6 +22,15 @@ def test_an_untouched_queue_is_empty(desk: Desk) -> None:
     assert desk.words("KEYS", f"{desk.keys.prefix}*") == [], "looking makes nothing"
 
 
+def test_a_total_that_somebody_has_spoilt_begins_anew(desk: Desk) -> None:
+    desk.do("HSET", desk.keys.meta, "em", "many")
+    desk.sound = False
+
+    desk.send(desk.job(), desk.job())
+
+    assert desk.counts().emitted == 2
+
+
 def test_jobs_can_be_seen_before_any_worker_made_the_groups(desk: Desk) -> None:
     ids = [desk.emit(), desk.emit()]
 

@@ -105,6 +105,14 @@ def test_a_key_given_at_emit_is_used_with_the_window_of_the_handler_that_runs_it
     )
 
 
+def test_a_key_given_at_emit_is_used_with_the_trailing_window_of_its_handler() -> None:
+    emitter = Processor(debounce=DebouncePolicy(2, edge="trailing", key="all"))
+    for asked, key in ((None, "all"), ("user-7", "user-7")):
+        digest = digest_of("trailing", "images", "resize", key, DATA)
+        carried, carried_key = emitter.debounce_at_emit(asked_from(asked), job=JOB, data=DATA)
+        assert (carried, carried_key) == (Carried("trailing", 2_000, digest), None)
+
+
 def test_a_key_without_any_window_is_reported() -> None:
     found = Processor().debounce_at_start(None, "user-7", job=JOB, data=DATA)
     assert found is NotDebounced.NO_WINDOW

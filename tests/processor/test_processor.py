@@ -163,6 +163,21 @@ def test_a_broken_should_retry_is_a_reason_of_its_own_and_can_be_reported() -> N
     assert isinstance(processor.judge(error, 1).objection, IndexError)
 
 
+def test_should_retry_is_given_the_one_exception_of_a_group() -> None:
+    asked: list[BaseException] = []
+
+    def should_retry(error: BaseException, _attempt: int) -> bool:
+        asked.append(error)
+        return True
+
+    processor = Processor(retry=RetryPolicy(should_retry=should_retry))
+    error = ValueError()
+    group = ExceptionGroup("nursery", [ExceptionGroup("nursery", [error])])
+    processor.decide(JOB, Failed(group), now_ms=NOW)
+    processor.judge(group, 1)
+    assert asked == [error, error]
+
+
 def test_signals_beside_a_failure_do_not_make_it_hopeless() -> None:
     processor = Processor(retry=RetryPolicy(retry_on=(ConnectionError,)))
     group = ExceptionGroup("two", [ConnectionError(), RetryLater()])
