@@ -106,14 +106,15 @@ async def test_a_dead_job_lies_in_the_dlq_with_reason_error_and_data(world: Worl
     assert stored.finished_at_ms is not None
 
 
-async def test_a_skipped_job_names_who_stood_in_for_it(world: World) -> None:
+@pytest.mark.parametrize("other", ["other", "-"])
+async def test_a_skipped_job_names_who_stood_in_for_it(world: World, other: str) -> None:
     job_id = await world.emit()
     worker = await world.worker()
 
-    await worker.end(await worker.take_one(), Skip("debounced", by="other"))
+    await worker.end(await worker.take_one(), Skip("debounced", by=other))
 
     stored = await world.read(job_id)
-    assert (stored.state, stored.why, stored.by) == (JobState.SKIPPED, "debounced", "other")
+    assert (stored.state, stored.why, stored.by) == (JobState.SKIPPED, "debounced", other)
     assert await world.listed(JobState.DEAD) == []
 
 
@@ -170,11 +171,12 @@ async def test_a_park_after_a_failure_keeps_the_attempts_used(world: World) -> N
 @pytest.mark.parametrize(
     "verdict", [Die("no_handler", unless_served=True), Skip("no_handler", unless_served=True)]
 )
+@pytest.mark.parametrize("event", ["rare", "-"])
 async def test_a_job_whose_event_a_living_worker_serves_is_parked_instead(
-    world: World, verdict: Die | Skip
+    world: World, verdict: Die | Skip, event: str
 ) -> None:
-    job_id = await world.emit(event="rare")
-    await world.worker("knows", events=["rare", "work"])
+    job_id = await world.emit(event=event)
+    await world.worker("knows", events=[event, "work"])
     worker = await world.worker("does-not", events=["work"])
     delivery = await worker.take_one()
 

@@ -266,17 +266,28 @@ def test_a_dead_job_is_told_to_the_dead_letter_stream(desk: Desk, graveyard: str
     }
 
 
+def test_a_dead_letter_stream_may_be_called_by_a_dash(desk: Desk) -> None:
+    clerk = desk.clerk()
+    clerk.commit(clerk.outcome(clerk.start(), Die("exhausted"), dead_letter_stream="-"))
+
+    (row,) = desk.ask(calls.relay_read(desk.keys))
+
+    assert isinstance(row, DeadLetterRow)
+    assert row.stream == "-"
+
+
 def test_an_undecodable_dead_job_is_told_with_its_raw_bytes(desk: Desk, graveyard: str) -> None:
     clerk, job_id = desk.clerk(), desk.emit()
     desk.do("HSET", desk.keys.job(job_id), "b", b"\xc1\xff")
     delivery = clerk.take_one()
     assert (delivery.record, delivery.raw) == (None, b"\xc1\xff")
 
-    clerk.commit(clerk.outcome(delivery, Die("undecodable"), dead_letter_stream=graveyard))
+    died = clerk.outcome(delivery, Die("undecodable"), dead_letter_stream=graveyard)
+    assert clerk.commit(replace(died, event="")) == [Applied.APPLIED]
 
     (row,) = desk.ask(calls.relay_read(desk.keys))
     assert isinstance(row, DeadLetterRow)
-    assert row.fields["data"] == b"\xc1\xff"
+    assert (row.fields["data"], row.fields["event"]) == (b"\xc1\xff", b"")
     assert desk.read(job_id).raw == b"\xc1\xff"
 
 

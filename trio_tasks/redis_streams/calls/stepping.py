@@ -12,8 +12,8 @@ and a section `O` any other outcomes:
     id entry words reason body              n times, each followed by
     queue id blob options                   for each of its children
 
-where `words` are what `lua/_outcome.lua` lists, `-` for what there is not. `first` and `last` are
-the milliseconds of the entries between which all of a section lie.
+where `words` are what `lua/_outcome.lua` lists, `~` for what there is not: `-` is a name. `first` and
+`last` are the milliseconds of the entries between which all of a section lie.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def _row(queue: str, outcome: Outcome) -> tuple[_Section, Sequence[Argument]]:
 
 def _full_row(queue: str, outcome: Outcome) -> list[Argument]:
     """A row of a section `O`."""
-    delay_ms, since_ms, unless, by, reason = 0, "-", 0, None, ""
+    delay_ms, since_ms, unless, by, reason = 0, None, 0, None, ""
     body = outcome.error
     match outcome.verdict:
         case Complete():
@@ -151,7 +151,7 @@ def _full_row(queue: str, outcome: Outcome) -> list[Argument]:
         case Retry(delay_ms=delay_ms):
             kind, reason = "t", "retry"
         case Park(delay_ms=delay_ms, since_ms=since):
-            kind, reason, since_ms = "k", "parked", str(since)
+            kind, reason, since_ms = "k", "parked", since
         case Release(counted=counted, began=began):
             kind = "v" if counted else "i" if began else "u"
         case Die(reason=reason, unless_served=served):
@@ -165,8 +165,9 @@ def _full_row(queue: str, outcome: Outcome) -> list[Argument]:
     children = outcome.children if kind == "c" else ()
     words = (
         f"{kind} {outcome.attempt} {outcome.retention_ms} {_word(outcome.attempts)} {delay_ms}"
-        f" {since_ms} {_word(by)} {_word(outcome.dead_letter_stream)} {outcome.generation} {unless}"
-        f" {outcome.event or '-'} {int(outcome.logged)} {len(children)} {int(outcome.ran)}"
+        f" {_word(since_ms)} {_word(by)} {_word(outcome.dead_letter_stream)}"
+        f" {outcome.generation} {unless} {_word(outcome.event or None)}"
+        f" {int(outcome.logged)} {len(children)} {int(outcome.ran)}"
     )
     token = outcome.token
     row: list[Argument] = [token.job_id, token.entry, words, encoded(reason), body or b""]
@@ -182,7 +183,7 @@ def _milliseconds(entry: str) -> str:
 
 
 def _word(value: str | int | None) -> str:
-    return "-" if value is None else str(value)
+    return "~" if value is None else str(value)
 
 
 def _taken(queue: str, incarnation: str, reply: Sequence[Reply]) -> Taken:

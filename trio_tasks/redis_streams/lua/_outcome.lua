@@ -6,7 +6,7 @@ local TARGETS = { c = 'c', t = 'd', k = 'd', u = 'q', i = 'q', v = 'q', z = 'z',
 
 local function parsed(words)
   local list = {}
-  for word in string.gmatch(words, '%S+') do list[#list + 1] = word ~= '-' and word end
+  for word in string.gmatch(words, '%S+') do list[#list + 1] = word ~= '~' and word end
   local function at(n) return list[n] or nil end
   return {
     kind = list[1], attempt = list[2], retention = list[3], attempts = at(4), delay = list[5],
