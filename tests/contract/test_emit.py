@@ -251,6 +251,20 @@ async def test_a_deadline_comes_with_the_delivery(world: World) -> None:
     assert (await worker.take_one()).deadline_at_ms == deadline_at_ms
 
 
+async def test_a_delayed_jobs_deadline_and_generation_come_with_the_delivery(world: World) -> None:
+    deadline_at_ms = await world.now_ms() + LONG_MS
+    await world.emit(delay_ms=1, deadline_at_ms=deadline_at_ms)
+    await world.bury("nightly")
+    await world.emit("nightly", delay_ms=2)
+    await world.pass_ms(5)
+    worker = await world.worker()
+
+    first, second = await worker.take(2)
+
+    assert (first.deadline_at_ms, first.generation) == (deadline_at_ms, 0)
+    assert (second.deadline_at_ms, second.generation) == (None, 1)
+
+
 async def test_a_job_whose_id_died_may_be_emitted_anew_and_die_again(world: World) -> None:
     await world.bury("nightly")
     await world.emit("nightly")

@@ -80,6 +80,17 @@ async def test_a_list_starts_anew_after_a_job_that_is_no_longer_there(world: Wor
     assert await world.listed(JobState.QUEUED, after="nobody") == ids
 
 
+async def test_a_list_starts_anew_after_a_job_that_is_in_another_state_by_now(
+    world: World,
+) -> None:
+    worker = await world.worker()
+    ids = [await world.emit() for _ in range(3)]
+    assert await worker.take_ids(2) == ids[:2]
+
+    assert await world.listed(JobState.QUEUED, after=ids[1]) == ids[2:]
+    assert await world.listed(JobState.RUNNING, after=ids[2]) == ids[:2]
+
+
 async def test_a_dead_list_goes_on_after_the_last_job_seen(world: World) -> None:
     ids: list[str] = []
     for _ in range(3):

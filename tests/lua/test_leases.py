@@ -7,7 +7,7 @@ from redis.exceptions import ResponseError
 
 from tests.lua.desk import LEASE_MS, Clerk, Desk
 from trio_tasks.broker import Applied, TakeStatus
-from trio_tasks.processor.decisions import Release
+from trio_tasks.processor.decisions import Release, Retry
 from trio_tasks.redis_streams.calls import OwnStatus
 
 
@@ -186,6 +186,20 @@ def test_a_start_that_counted_before_still_counts_after_a_give_back(desk: Desk) 
 
     assert desk.read(job_id).attempt == 1
     assert clerk.take_one().attempt == 2
+
+
+def test_attempts_of_former_entries_count_after_a_give_back_too(desk: Desk) -> None:
+    dead, clerk = desk.clerk("dead:1"), desk.clerk("w:1")
+    first = dead.start()
+    dead.end(first, Retry(0))
+    assert dead.take_one().attempt == 2
+    dead.die()
+    assert clerk.take_one().attempt == 3
+
+    clerk.own([])
+
+    assert desk.read(first.token.job_id).attempt == 2
+    assert clerk.take_one().attempt == 3
 
 
 def test_a_first_start_that_is_given_back_leaves_no_attempt_in_the_record(desk: Desk) -> None:

@@ -7,7 +7,16 @@ import pytest
 from tests.lua.desk import RETENTION_MS, TOMBSTONE_MS, Desk
 from trio_tasks.broker import Applied
 from trio_tasks.job import JobState
-from trio_tasks.processor.decisions import Cancel, Complete, Die, Park, Release, Retry, Skip
+from trio_tasks.processor.decisions import (
+    Cancel,
+    Complete,
+    Die,
+    Park,
+    Release,
+    Retry,
+    Skip,
+    Verdict,
+)
 
 UNBEGUN = Release(counted=False, began=False)
 BEGUN = Release(counted=False, began=True)
@@ -272,11 +281,14 @@ def test_a_log_lives_as_long_as_its_record(desk: Desk) -> None:
     assert all(0 <= desk.now_ms() - at_ms < 60_000 for at_ms, _ in lines)
 
 
-def test_a_log_of_a_former_attempt_gets_its_ttl_from_the_last_outcome(desk: Desk) -> None:
+@pytest.mark.parametrize("end", [BEGUN, Retry(0)])
+def test_a_log_of_a_former_attempt_gets_its_ttl_from_the_last_outcome(
+    desk: Desk, end: Verdict
+) -> None:
     clerk = desk.clerk()
     first = clerk.start()
     clerk.log(first, b"1")
-    clerk.end(first, BEGUN)
+    clerk.end(first, end)
 
     clerk.end(clerk.take_one())
 

@@ -136,6 +136,17 @@ def test_what_is_left_behind_is_not_forgotten_by_a_take_that_was_filled(desk: De
     assert desk.meta("o") is None
 
 
+def test_what_is_left_in_a_higher_level_is_not_forgotten_for_a_lower_one(desk: Desk) -> None:
+    dead, heir = desk.clerk("dead:1"), desk.clerk("heir:1")
+    ids = {dead.start(priority=4).token.job_id for _ in range(2)}
+    dead.die()
+    desk.emit(priority=1)
+
+    taken = {heir.take_one().token.job_id for _ in range(2)}
+
+    assert taken == ids
+
+
 def test_an_entry_without_a_job_is_dropped_and_counted(desk: Desk) -> None:
     clerk, ghost, job_id = desk.clerk(), desk.emit(), desk.emit()
     desk.do("DEL", desk.keys.job(ghost))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.lua.desk import Desk
-from trio_tasks.broker import Outcome
+from trio_tasks.broker import RECORD_VERSION, Outcome, Record, ScheduleRecord
 from trio_tasks.processor.decisions import Die, Release, Retry
 from trio_tasks.redis_streams import calls
 
@@ -156,6 +156,20 @@ def test_resume_requeue_and_leave_wake(desk: Desk) -> None:
 
     clerk.leave()
     assert desk.pop_token()
+
+
+def test_a_schedule_wakes_only_if_it_is_the_earliest(desk: Desk) -> None:
+    for name, in_ms, wakes in (("a", 60_000, True), ("b", 90_000, False), ("c", 30_000, True)):
+        schedule = ScheduleRecord(
+            queue=desk.keys.queue,
+            name=name,
+            definition=b"{}",
+            template=Record(RECORD_VERSION, "work", b"null"),
+            next_at_ms=desk.now_ms() + in_ms,
+        )
+        desk.ask(calls.declare(desk.keys, schedule, replace=False))
+
+        assert desk.pop_token() is wakes, name
 
 
 def test_a_child_wakes(desk: Desk) -> None:

@@ -66,7 +66,7 @@ local function hand_out(reply, incarnation, want)
     local room = want - used
     local entries = room > 0 and read_new(level, incarnation, room)
     if entries == nil then
-      if #reply == 0 and #rows == 0 then return nil end
+      if #reply == 0 then return nil end
     elseif entries then
       for _, entry in ipairs(entries) do start(rows, level, entry[1], entry[2], 1, false) end
       used = used + #entries
