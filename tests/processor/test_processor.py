@@ -125,6 +125,10 @@ def test_an_unknown_event_is_parked_for_a_minute_and_then_dead_unless_somebody_s
     assert processor.decide(parked, HandedOut(), now_ms=NOW + 60_000) == Run()
 
 
+def test_only_a_job_without_a_handler_may_be_parked_where_it_would_end() -> None:
+    assert (Die("exhausted").unless_served, Skip("debounced").unless_served) == (False, False)
+
+
 def test_an_unknown_event_is_skipped_where_configuration_errors_are_ignored() -> None:
     processor = Processor({"ignore_config_errors": True}, unknown_event_grace_ms=0)
     decision = processor.decide(JOB, HandedOut(known=False), now_ms=NOW)

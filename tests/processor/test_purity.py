@@ -1,15 +1,21 @@
-"""The pure core imports nothing that could do I/O, read a clock, or be lucky."""
+"""The pure core imports nothing that does I/O, reads a clock, or is lucky; its data never change."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from dataclasses import FrozenInstanceError
 from pathlib import Path
+from types import ModuleType
 
+import msgspec
 import pytest
 
 import trio_tasks.processor
+from trio_tasks.job import JobState
+from trio_tasks.processor import decisions, facts, inputs
+from trio_tasks.processor.lifecycle import TABLE
 
 FORBIDDEN = {
     "anyio",
@@ -39,6 +45,21 @@ def test_no_module_of_the_core_imports_what_is_not_pure(module: Path) -> None:
             assert node.module is not None, "imports are absolute"
             imported.add(node.module.partition(".")[0])
     assert not imported & FORBIDDEN
+
+
+@pytest.mark.parametrize("module", [decisions, facts, inputs], ids=lambda module: module.__name__)
+def test_what_goes_in_and_what_comes_out_never_changes(module: ModuleType) -> None:
+    kinds = [kind for kind in vars(module).values() if isinstance(kind, type)]
+    values = [kind for kind in kinds if kind.__module__ == module.__name__]
+    assert values
+    for kind in values:
+        assert issubclass(kind, msgspec.Struct)
+        assert kind.__struct_config__.frozen, kind
+
+
+def test_a_row_of_the_lifecycle_never_changes() -> None:
+    with pytest.raises(FrozenInstanceError):
+        setattr(TABLE[0], "target", JobState.DEAD)  # noqa: B010 - the type checkers know it too
 
 
 def test_importing_the_core_brings_in_no_event_loop_and_no_redis() -> None:

@@ -102,6 +102,11 @@ def test_a_group_of_a_hundred_thousand_levels_is_taken_apart() -> None:
     assert classify(error) == AskedRetry(1_000)
 
 
+def test_a_signal_shows_what_it_was_given() -> None:
+    assert repr(RetryLater(delay=2)) == "RetryLater(2)"
+    assert repr(DeadLetter(reason="no such user")) == "DeadLetter('no such user')"
+
+
 def test_signals_say_what_they_ask_for_and_survive_pickling() -> None:
     for signal, text in (
         (RetryLater(), "again after the retry policy's delay"),
