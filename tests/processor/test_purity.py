@@ -1,4 +1,4 @@
-"""The pure core imports nothing that does I/O, reads a clock, or is lucky; its data never change."""
+"""The pure core does no I/O, reads no clock, and is never lucky; its data never change."""
 
 from __future__ import annotations
 
