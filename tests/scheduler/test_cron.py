@@ -111,8 +111,8 @@ async def test_after_a_clock_jump_on_the_server_cron_goes_on_after_the_later_of_
         remote.store.clock.jump(minutes * 60_000)
         now = instant(await remote.time_ms("default"))
         await anyio.sleep(20 * MINUTE)
-    assert calls[before] - max(now, last) <= timedelta(minutes=1)
-    assert calls[before] > max(now, last)
+    # The poll notices it within a second, in which a minute may have begun.
+    assert timedelta(0) < calls[before] - max(now, last) <= timedelta(seconds=62)
     assert calls == sorted(set(calls)), "none twice, none out of turn"
     assert _is_complete(calls[before:], 60)
     assert len(calls) - before == pytest.approx(20 if minutes > 0 else 10, abs=1)
