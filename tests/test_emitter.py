@@ -475,15 +475,18 @@ def test_a_wrong_debounce_is_refused() -> None:
     assert "debounce=True" in refusal("x", debounce=True)
 
 
-def test_an_exception_of_a_key_function_reaches_the_caller() -> None:
+def test_a_key_function_that_raises_is_a_configuration_error_that_names_the_event() -> None:
     group = Handlers[Any]()
 
     def key(job: JobLike) -> str:
         raise LookupError("no key")
 
     group.register_handler(tidy, event="tidy", debounce=DebouncePolicy(5, key, "trailing"))
-    with pytest.raises(LookupError, match="no key"):
+    with pytest.raises(
+        ConfigurationError, match="debounce key function of 'tidy' raised LookupError"
+    ) as caught:
         Emitter(Registry(group), max_data_bytes=1000).plan_job("tidy")
+    assert isinstance(caught.value.__cause__, LookupError)
 
 
 # --- Batches --------------------------------------------------------------------------------------
@@ -568,7 +571,7 @@ def test_the_processors_window_is_not_for_schedules() -> None:
 
 def test_wrong_schedules_are_refused() -> None:
     assert "pattern='never'" in refusal("x", repeat="never")
-    assert "repeat=60: give a Repeat" in refusal("x", repeat=60)
+    assert "repeat=60: give a cron pattern" in refusal("x", repeat=60)
     assert "at most 114 characters" in refusal("x" * 115, repeat="@daily")
     assert "id=" in refusal("x", repeat="@daily", id="x" * 115)
     assert "id=" in refusal("x", repeat="@daily", id=Ids().job_id())

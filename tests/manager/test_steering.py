@@ -496,7 +496,7 @@ async def test_of_jobs_that_start_together_one_per_key_runs(
     assert (stats.completed, stats.skipped) == (10, 30)
 
 
-async def test_a_debounce_key_that_raises_uses_its_attempts(manager: TaskManager[Any]) -> None:
+async def test_a_job_whose_debounce_key_raises_is_dead_at_once(manager: TaskManager[Any]) -> None:
     policy = DebouncePolicy(60, key=lambda job: job.data["missing"])
 
     @manager.handler("job", attempts=2, debounce=policy)
@@ -507,6 +507,7 @@ async def test_a_debounce_key_that_raises_uses_its_attempts(manager: TaskManager
         ref = await manager.emit("job", {"a": 1})
         with pytest.raises(JobFailedError) as caught:
             await ref.result(timeout=5)
-    assert (caught.value.reason, caught.value.attempts) == ("exhausted", 2)
+    assert (caught.value.reason, caught.value.attempts) == ("invalid_call", 1)
     assert caught.value.error is not None
-    assert caught.value.error.type == "KeyError"
+    assert "the debounce key function of 'job' raised KeyError" in caught.value.error.message
+    assert "KeyError: 'missing'" in caught.value.error.traceback

@@ -163,6 +163,16 @@ def test_a_key_function_that_returns_no_string_is_named() -> None:
         processor.debounce_at_start(None, None, job=JOB, data=DATA)
 
 
+def test_a_key_function_that_raises_is_named() -> None:
+    def key(job: JobLike) -> str:
+        raise TypeError("not subscriptable")
+
+    processor = Processor(debounce=DebouncePolicy(1, key=key))
+    with pytest.raises(ConfigurationError, match=r"of 'resize' raised TypeError: ") as caught:
+        processor.debounce_at_start(None, None, job=JOB, data=DATA)
+    assert isinstance(caught.value.__cause__, TypeError)
+
+
 def test_emit_takes_a_window_a_policy_a_mapping_or_a_key() -> None:
     assert asked_from(None) is None
     assert asked_from("user-7") == "user-7"

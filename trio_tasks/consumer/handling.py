@@ -56,7 +56,11 @@ class Handling(Protocol):
         ...
 
     def debounce(self, delivery: Delivery, record: Record, data: Any) -> DebounceAsk | None:
-        """The debounce key to ask for before the job may run. The user's key function may raise."""
+        """The debounce key to ask for before the job may run.
+
+        Raises:
+            ConfigurationError: a key function of the user's raised, or returned no string.
+        """
         ...
 
 

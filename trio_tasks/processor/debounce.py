@@ -122,8 +122,8 @@ def at_emit(
         data: the data as JSON bytes.
 
     Raises:
-        Exception: whatever a key function raises.
-        ConfigurationError: a key function returned something else than a string.
+        ConfigurationError: a key function raised (that is the cause), or returned something else
+            than a string.
     """
     if isinstance(asked, DebouncePolicy):
         if asked.edge == "leading" and asked.key is None:
@@ -155,8 +155,8 @@ def at_start(
         requeued: it was dead in this life, and somebody put it back.
 
     Raises:
-        Exception: whatever a key function raises; that is a failure of the attempt.
-        ConfigurationError: a key function returned something else than a string.
+        ConfigurationError: a key function raised (that is the cause), or returned something else
+            than a string. It fails the attempt, and would fail each further one.
     """
     if requeued:
         return NotDebounced.REQUEUED
@@ -212,7 +212,14 @@ def _window_ms(policy: DebouncePolicy) -> int:
 def _key_of(key: DebounceKey | None, job: JobLike) -> str | None:
     if key is None or isinstance(key, str):
         return key
-    found = cast("object", key(job))  # a user's function: its type is a promise
+    try:
+        found = cast("object", key(job))  # a user's function: its type is a promise
+    except Exception as error:
+        raise ConfigurationError(
+            f"the debounce key function of {job.name!r} raised {type(error).__qualname__}: it gets"
+            " the .name, .queue and .data of a job, the data as the handler's type has them, and"
+            " has to return a string"
+        ) from error
     if not isinstance(found, str):
         raise ConfigurationError(
             f"the debounce key function of {job.name!r} returned a value of type"

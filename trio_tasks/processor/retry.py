@@ -91,8 +91,8 @@ def is_misuse(causes: Sequence[BaseException]) -> bool:
     """Whether one of these is an error by which trio_tasks refused what the handler's code did.
 
     An emit or a log line that cannot be encoded (`SerializationError`); a wrong argument, `await
-    ctx.emit(...)`, a sync function that returns a coroutine (`ConfigurationError`). What depends on
-    the outside world has other classes.
+    ctx.emit(...)`, a sync function that returns a coroutine, a debounce key function that raises
+    (`ConfigurationError`). What depends on the outside world has other classes.
     """
     return any(isinstance(cause, ConfigurationError | SerializationError) for cause in causes)
 
