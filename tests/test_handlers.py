@@ -455,7 +455,19 @@ def test_locals_do_not_hide_the_globals_of_another_module() -> None:
         ({"retry": 3}, "retry=3: give a RetryPolicy or a mapping with its fields"),
         ({"retry": {"retry_delay": 3}}, "no field 'retry_delay'; did you mean 'delay'?"),
         ({"repeat": "every day"}, "pattern='every day'"),
-        ({"repeat": 60}, "repeat=60: give a Repeat"),
+        (
+            {"repeat": 60},
+            "such as '*/5 * * * *', or Repeat(every=60) for",
+        ),
+        (
+            {"repeat": timedelta(1)},
+            "a cron pattern such as '*/5 * * * *', or Repeat(every=",
+        ),
+        (
+            {"repeat": True},
+            "repeat=True: give a cron pattern such as '*/5 * * * *', a",
+        ),
+        ({"repeat": {"evry": 5}}, "did you mean 'every'?"),
         ({"debounce": 0}, "debounce=0: give seconds or a timedelta from 0.001 s"),
         ({"timeout": 0}, "timeout=0: give seconds or a timedelta from 0.001 s"),
         ({"timeout": "5"}, "timeout='5': give seconds or a timedelta"),

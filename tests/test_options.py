@@ -14,6 +14,8 @@ from trio_tasks.errors import ConfigurationError
 from trio_tasks.options import (
     DeadLetterPolicy,
     DebouncePolicy,
+    EmitOptions,
+    HandlerOptions,
     ProcessorOptions,
     RetryPolicy,
     attempts_from,
@@ -25,6 +27,7 @@ from trio_tasks.options import (
     closest,
     duration_ms,
     group_from,
+    refuse_unknown,
 )
 
 
@@ -179,6 +182,49 @@ def test_the_closest_word_is_a_typo_a_part_or_a_resemblance(word: str, nearest: 
     text = closest(word, ["max_retries", "delay", "multiplier"])
     assert text.endswith("(allowed: max_retries, delay, multiplier)")
     assert (f"did you mean {nearest!r}?" in text) is (nearest is not None)
+
+
+EMIT = list(EmitOptions.__annotations__)
+HANDLER = list(HandlerOptions.__annotations__)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "word", "meant"),
+    [
+        (HANDLER, "max_retries", "'attempts'"),
+        (HANDLER, "max_tries", "'attempts'"),
+        (HANDLER, "cron", "'repeat'"),
+        (HANDLER, "queue_name", "'queue'"),
+        (EMIT, "retries", "'attempts'"),
+        (EMIT, "max_attempts", "'attempts'"),
+        (EMIT, "countdown", "'delay'"),
+        (EMIT, "eta", "'delay_until'"),
+        (EMIT, "run_at", "'delay_until'"),
+        (EMIT, "schedule_at", "'delay_until'"),
+        (EMIT, "cron", "'repeat'"),
+        (EMIT, "expires", "'deadline'"),
+        (EMIT, "job_id", "'id'"),
+        (EMIT, "task_id", "'id'"),
+        (EMIT, "queue_name", "'queue'"),
+        (["db", "processor", "retention"], "retries", 'processor={"retry": …}'),
+        (["db", "processor", "retention"], "attempts", 'processor={"retry": …}'),
+    ],
+)
+def test_what_other_libraries_call_an_option_is_understood(
+    allowed: list[str], word: str, meant: str
+) -> None:
+    text = refusal(refuse_unknown, "x", {word: 3}, allowed)
+    assert f"{word}=3: x has no such option; did you mean {meant}? (allowed: " in text
+
+
+def test_a_word_of_another_library_that_is_not_allowed_here_is_like_any_other() -> None:
+    text = refusal(refuse_unknown, "x", {"countdown": 3}, ["db", "count"])
+    assert "did you mean 'count'? (allowed: db, count)" in text
+
+
+def test_one_exception_class_is_as_good_as_a_tuple() -> None:
+    policy = RetryPolicy(retry_on=OSError, give_up_on=ValueError)
+    assert (policy.retry_on, policy.give_up_on) == ((OSError,), (ValueError,))
 
 
 def test_groups_cannot_be_changed() -> None:

@@ -541,9 +541,31 @@ class Parcel(TypedDict, total=False):
     mails: list[Mail]
 
 
+class Letter(TypedDict):
+    to: str
+    title: str
+
+
 class Renamed(msgspec.Struct, rename="camel", tag="renamed", tag_field="kind"):
     sent_to: str
     inner: Mail | None = None
+
+
+@pytest.mark.parametrize(
+    ("value", "tp", "hint"),
+    [
+        ({"too": "a"}, Mail, "; was it meant by 'too'?"),
+        ({"kind": "renamed", "sent_to": "a"}, Renamed, "; was it meant by 'sent_to'?"),
+        ({"too": "a", "title": ""}, Letter, "; was it meant by 'too'?"),
+        ({"title": "", "size": 1}, Letter, ""),
+        ({"tags": []}, Mail, ""),
+        ({"to a secret": "a"}, Mail, ""),  # shows of the data only what looks like a name
+    ],
+)
+def test_a_missing_member_hints_at_a_misspelt_one(value: object, tp: object, hint: str) -> None:
+    with pytest.raises(SerializationError, match="missing required field") as raised:
+        codec_for(tp).encode(value, max_bytes=LIMIT)
+    assert str(raised.value).partition("`")[2].partition("`")[2] == hint
 
 
 def test_unknown_members_are_ignored_as_a_rolling_deploy_needs() -> None:

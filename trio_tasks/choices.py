@@ -24,6 +24,7 @@ from trio_tasks.options import (
     check_name,
     duration_ms,
     refuse_unknown,
+    shortened,
 )
 from trio_tasks.processor.debounce import asked_from
 from trio_tasks.processor.repeat import Repeat
@@ -98,7 +99,7 @@ _NONE: Final = Choices()
 def _check_together(choices: Choices, options: Mapping[str, object]) -> None:
     def refuse(one: str, other: str, allowed: str) -> NoReturn:
         raise ConfigurationError(
-            f"{one}={_short(options[one])} and {other}={_short(options[other])}: {allowed}"
+            f"{one}={shortened(options[one])} and {other}={shortened(options[other])}: {allowed}"
         )
 
     delays = [name for name in _TIMES if options.get(name) is not None]
@@ -157,8 +158,3 @@ _CHECKS: Final[Mapping[str, Callable[[Any], tuple[str, object]]]] = {
     "deadline": _deadline,
     "retention": _duration("retention"),
 }
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "…"

@@ -45,6 +45,7 @@ __all__ = [
     "duration_ms",
     "group_from",
     "refuse_unknown",
+    "shortened",
 ]
 
 Duration: TypeAlias = float | timedelta
@@ -92,7 +93,7 @@ class RetryPolicy:
         multiplier: each further delay is this many times longer, ≥ 1; default 2.
         max_delay: no delay before jitter is longer, seconds, ≥ `delay`; default 300.
         jitter: share of the delay by which it may be shorter or longer, 0 to 1; default 0.1.
-        retry_on: only these exceptions are retried.
+        retry_on: only these exceptions are retried: a class or a tuple of them, kept as a tuple.
         give_up_on: these never are, even if `retry_on` names them.
         should_retry: a sync function, asked last, with the error and the attempt that failed; an
             exception inside it counts as no.
@@ -103,8 +104,8 @@ class RetryPolicy:
     multiplier: float = 2.0
     max_delay: Duration = 300.0
     jitter: float = 0.1
-    retry_on: tuple[type[BaseException], ...] = (Exception,)
-    give_up_on: tuple[type[BaseException], ...] = ()
+    retry_on: type[BaseException] | tuple[type[BaseException], ...] = (Exception,)
+    give_up_on: type[BaseException] | tuple[type[BaseException], ...] = ()
     should_retry: Callable[[BaseException, int], bool] = field(default=_never, repr=False)
 
     def __post_init__(self) -> None:
@@ -249,13 +250,19 @@ class HandlerOptions(TypedDict, total=False):
 class EmitOptions(TypedDict, total=False):
     """The keyword options of `emit()`; each defaults to `None`, "not said".
 
-    `queue`: for an emit by name, default "default". `id`: a chosen id, without `@`. `priority`:
-    0 to 9, higher first. `delay`: seconds from now; `delay_until`: an aware instant. `attempts`:
+    `queue`: for an emit by name, default "default". `priority`: 0 to 9, higher first. `delay`: seconds from now; `delay_until`: an aware instant. `attempts`:
     total runs; `retry_count`: `attempts - 1`. `retry_delay`: seconds before the second run, in the
     place of the policy's `delay`. `debounce`: a window in seconds, a policy, or a key for the
     policy that holds otherwise. `timeout`: seconds for one attempt (a sync handler only sees it
     in `ctx.cancel_reason`). `deadline`: seconds from now, or an aware instant, after which no
     attempt starts. `retention`: seconds the ended job is kept.
+
+    `id`: a chosen id, without `@`; default: one that the engine makes. While a job of this id is
+    queued, delayed or running in the queue, an emit returns that job as it is (`ref.created` is
+    `False`); data and options of the repeat are dropped. Once it has ended, completed, dead,
+    skipped or cancelled, an emit begins a new life under the same id, at once: `id` does not keep
+    a job from running twice, one after the other. Once only within a time is `debounce` with a
+    key; once only ever is for the handler, by a record of its own.
 
     `repeat`: stores a schedule in the queue, named by `id` or else by the event. One of that name
     is replaced: give an `id` where an event has several schedules. One that a handler declares
@@ -292,7 +299,7 @@ def check_name(what: str, value: object) -> str:
     """A name of a queue, event, namespace, schedule, consumer or stream."""
     if not isinstance(value, str) or not _NAME.fullmatch(value):
         raise ConfigurationError(
-            f"{what}={_short(value)}: give 1 to 128 characters out of A-Z a-z 0-9 _ . : -"
+            f"{what}={shortened(value)}: give 1 to 128 characters out of A-Z a-z 0-9 _ . : -"
         )
     return value
 
@@ -302,7 +309,7 @@ def check_id(what: str, value: object, *, minted: bool = False) -> str:
     if not isinstance(value, str) or not (_ID if minted else _NAME).fullmatch(value):
         extra = "" if minted else ", without @"
         raise ConfigurationError(
-            f"{what}={_short(value)}: give 1 to 128 characters out of A-Z a-z 0-9 _ . : -{extra}"
+            f"{what}={shortened(value)}: give 1 to 128 characters out of A-Z a-z 0-9 _ . : -{extra}"
         )
     return value
 
@@ -316,7 +323,7 @@ def check_int(what: str, value: object, *, least: int, most: int | None = None) 
         or (most is not None and value > most)
     ):
         raise ConfigurationError(
-            f"{what}={_short(value)}: give a whole number {_range(least, most)}"
+            f"{what}={shortened(value)}: give a whole number {_range(least, most)}"
         )
     return value
 
@@ -330,7 +337,7 @@ def check_number(what: str, value: object, *, least: float, most: float | None =
         or value < least
         or (most is not None and value > most)
     ):
-        raise ConfigurationError(f"{what}={_short(value)}: give a number {_range(least, most)}")
+        raise ConfigurationError(f"{what}={shortened(value)}: give a number {_range(least, most)}")
     return float(value)
 
 
@@ -344,10 +351,10 @@ def duration_ms(what: str, value: object, *, least: float = 0.0) -> Millis:
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         seconds = value
     else:
-        raise ConfigurationError(f"{what}={_short(value)}: give seconds or a timedelta")
+        raise ConfigurationError(f"{what}={shortened(value)}: give seconds or a timedelta")
     if not math.isfinite(seconds) or seconds < least or seconds * 1000 > _LONGEST_MS:
         raise ConfigurationError(
-            f"{what}={_short(value)}: give seconds or a timedelta from {least:g} s to ten years"
+            f"{what}={shortened(value)}: give seconds or a timedelta from {least:g} s to ten years"
         )
     return Millis(math.ceil(round(seconds * 1000, 6)) if seconds < 0.001 else round(seconds * 1000))
 
@@ -356,12 +363,12 @@ def check_instant(what: str, value: object) -> Millis:
     """Milliseconds since the epoch of an aware `datetime`; a naive one is refused."""
     if not isinstance(value, datetime) or value.utcoffset() is None:
         raise ConfigurationError(
-            f"{what}={_short(value)}: give an aware datetime,"
+            f"{what}={shortened(value)}: give an aware datetime,"
             " for example datetime.now(timezone.utc) + timedelta(hours=1)"
         )
     elapsed = value.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
     if elapsed < timedelta(0):
-        raise ConfigurationError(f"{what}={_short(value)}: give an instant after 1970")
+        raise ConfigurationError(f"{what}={shortened(value)}: give an instant after 1970")
     return Millis(elapsed // timedelta(milliseconds=1))
 
 
@@ -405,7 +412,7 @@ def group_from(cls: type[G], name: str, value: object) -> G:
         return value
     if not isinstance(value, Mapping):
         raise ConfigurationError(
-            f"{name}={_short(value)}: give a {cls.__name__} or a mapping with its fields"
+            f"{name}={shortened(value)}: give a {cls.__name__} or a mapping with its fields"
         )
     allowed = [f.name for f in fields(cls)]  # pyright: ignore[reportArgumentType]
     given = cast("Mapping[str, Any]", value)
@@ -421,18 +428,38 @@ def refuse_unknown(what: str, given: Mapping[str, object], allowed: Sequence[str
     """Refuse keyword arguments that `what` does not have.
 
     Raises:
-        ConfigurationError: there is one; it names the closest that is allowed.
+        ConfigurationError: there is one; it names what was probably meant, and all that is allowed.
     """
     for name, value in given.items():
-        raise ConfigurationError(
-            f"{name}={_short(value)}: {what} has no such option{closest(name, allowed)}"
-        )
+        meant = next((word for word in _ELSEWHERE.get(name, ()) if word in allowed), None)
+        if meant is None:
+            hint = closest(name, allowed)
+        else:
+            hint = f"; did you mean {_SHOWN.get(meant, repr(meant))}?{_all(allowed)}"
+        raise ConfigurationError(f"{name}={shortened(value)}: {what} has no such option{hint}")
+
+
+_TRIES = ("attempts", "processor")
+
+_ELSEWHERE: Mapping[str, Sequence[str]] = {
+    **dict.fromkeys(("max_attempts", "max_retries", "max_tries", "retries", "retry"), _TRIES),
+    "attempts": ("processor",),
+    "countdown": ("delay",),
+    **dict.fromkeys(("eta", "run_at", "schedule_at"), ("delay_until",)),
+    **dict.fromkeys(("cron", "crontab"), ("repeat",)),
+    "expires": ("deadline",),
+    **dict.fromkeys(("job_id", "task_id"), ("id",)),
+    "queue_name": ("queue",),
+}
+"""What other libraries call an option, and which of ours that is: the first that is allowed."""
+
+_SHOWN = {"processor": 'processor={"retry": …}'}
 
 
 def closest(word: object, allowed: Sequence[str]) -> str:
     """The end of a message: the allowed word that is nearest, and the list of all."""
     hint = did_you_mean(str(word), allowed)
-    return f"{hint} (allowed: {', '.join(allowed)})" if allowed else f"{hint} (none is allowed)"
+    return hint + _all(allowed)
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
@@ -451,13 +478,17 @@ def typo_of(word: str, known: Sequence[str]) -> str | None:
     return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.8)), None)
 
 
+def _all(allowed: Sequence[str]) -> str:
+    return f" (allowed: {', '.join(allowed)})" if allowed else " (none is allowed)"
+
+
 def _exceptions(name: str, value: object) -> tuple[type[BaseException], ...]:
     many = isinstance(value, (tuple, list))
     kinds: Sequence[object] = cast("Sequence[object]", value) if many else (value,)
     result: list[type[BaseException]] = []
     for kind in kinds:
         if not isinstance(kind, type) or not issubclass(kind, BaseException):
-            raise ConfigurationError(f"{name}={_short(value)}: give exception classes")
+            raise ConfigurationError(f"{name}={shortened(value)}: give exception classes")
         result.append(kind)
     return tuple(result)
 
@@ -466,6 +497,7 @@ def _range(least: float, most: float | None) -> str:
     return f"≥ {least:g}" if most is None else f"from {least:g} to {most:.15g}"
 
 
-def _short(value: object) -> str:
+def shortened(value: object) -> str:
+    """The `repr` of a value in at most 80 characters, for a message."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "…"

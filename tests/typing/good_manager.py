@@ -62,7 +62,7 @@ def configure() -> TaskManager:
         concurrency=4,
         streamdb=None,
         processor=ProcessorOptions(
-            retry=RetryPolicy(max_retries=3, retry_on=(OSError,)),
+            retry=RetryPolicy(max_retries=3, retry_on=OSError, give_up_on=(KeyError, ValueError)),
             debounce=DebouncePolicy(300, key=lambda job: job.data["user"]),
         ),
         namespace="tt",

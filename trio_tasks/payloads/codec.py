@@ -7,7 +7,7 @@ from hashlib import blake2b
 from typing import Final, cast
 
 from trio_tasks.errors import ConfigurationError, SerializationError
-from trio_tasks.payloads.extras import find_extra
+from trio_tasks.payloads.extras import find_extra, misspelt
 from trio_tasks.payloads.faults import (
     MAX_DEPTH,
     UNKNOWN,
@@ -110,7 +110,10 @@ class PayloadCodec:
                 problem = f"{fault.path}: {fault.reason}"
         except Exception as error:
             fault = find_fault(value, UNKNOWN)
-            problem = self._describe(error) if fault is None else f"{fault.path}: {fault.reason}"
+            if fault is None:
+                problem = self._describe(error) + misspelt(value, self.type, error)
+            else:
+                problem = f"{fault.path}: {fault.reason}"
         # Raised outside the handler: an error that this one is chained to could show the value.
         raise SerializationError(f"{what}{problem}")
 

@@ -11,10 +11,12 @@ purpose, as that of a subclass has; and what a Pydantic model does with them is 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable
+from difflib import get_close_matches
 from functools import lru_cache
 from itertools import count
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -22,7 +24,7 @@ from trio_tasks.options import closest
 from trio_tasks.payloads.faults import Fault, step_to
 from trio_tasks.payloads.json_form import name_of
 
-__all__ = ["find_extra"]
+__all__ = ["find_extra", "misspelt"]
 
 
 def find_extra(value: object, back: object) -> Fault | None:
@@ -65,6 +67,30 @@ def find_extra(value: object, back: object) -> Fault | None:
             shown = step_to(step) if isinstance(value, dict) else f"[{step}]"
             return Fault(shown + fault.path, fault.reason)
     return None
+
+
+def misspelt(value: object, tp: Any, error: Exception) -> str:
+    """The end of a message: the member of a dict that was probably meant by one that is missing.
+
+    Args:
+        value: what is to be sent, and does not fit.
+        tp: the type that it does not fit.
+        error: what the decoder raised.
+    """
+    missing = _MISSING.fullmatch(str(error))
+    if missing is None or not isinstance(value, dict):
+        return ""
+    known: Iterable[str] = _wire_names(tp) if isinstance(tp, type) else {}
+    known = known or getattr(tp, "__annotations__", ())  # of a TypedDict
+    keys = cast("dict[object, object]", value)
+    # Only what looks like a name is shown of data.
+    others = [key for key in keys if isinstance(key, str) and step_to(key) == f".{key}"]
+    near = get_close_matches(missing["name"], [key for key in others if key not in known], n=1)
+    return f"; was it meant by {near[0]!r}?" if near else ""
+
+
+_MISSING: Final = re.compile(r"Object missing required field `(?P<name>.*)`")
+"""What msgspec says of a member of the value itself, not of one deep inside."""
 
 
 @lru_cache(maxsize=256)

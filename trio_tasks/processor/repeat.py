@@ -24,12 +24,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
+from typing import cast
 
 import msgspec
 
 from trio_tasks.errors import ConfigurationError
 from trio_tasks.job import Millis
-from trio_tasks.options import Duration, check_instant, check_int, duration_ms, group_from
+from trio_tasks.options import (
+    Duration,
+    check_instant,
+    check_int,
+    duration_ms,
+    group_from,
+    shortened,
+)
 from trio_tasks.processor.clock_shifts import offset, shift_at, zone_of
 from trio_tasks.processor.cron import END, CronPattern, compile_pattern, normalised
 
@@ -104,7 +112,20 @@ class Repeat:
         Raises:
             ConfigurationError: it is something else, or what it says is wrong.
         """
-        return cls(pattern=value) if isinstance(value, str) else group_from(cls, "repeat", value)
+        if isinstance(value, str):
+            return cls(pattern=value)
+        given = cast("object", value)  # from callers without a type checker
+        if isinstance(given, int | float) and not isinstance(given, bool):
+            hint = f", or Repeat(every={given!r}) for an interval in seconds"
+        elif isinstance(given, timedelta):
+            hint = ", or Repeat(every=...) for an interval"
+        elif isinstance(given, cls | Mapping):
+            return group_from(cls, "repeat", cast("object", given))
+        else:
+            hint = ", a Repeat, or a mapping with its fields"
+        raise ConfigurationError(
+            f"repeat={shortened(given)}: give a cron pattern such as '*/5 * * * *'{hint}"
+        )
 
     @property
     def every_ms(self) -> Millis | None:
