@@ -202,11 +202,12 @@ async def in_one_program(path: Path, server: ServerProcess) -> None:
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/deploying.md"])
-def test_the_code_in_the_text_runs_from_top_to_bottom(
+def test_the_code_in_the_text_runs_from_top_to_bottom_again_and_again(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with start_server() as server:
-        trio.run(in_one_program, ROOT / name, server)
+        for _ in range(2):
+            trio.run(in_one_program, ROOT / name, server)
     assert "Traceback" not in capsys.readouterr().err
 
 

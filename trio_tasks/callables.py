@@ -25,6 +25,7 @@ __all__ = [
     "HandlerDecorator",
     "SyncHandler",
     "SyncPlainHandler",
+    "shown_as",
 ]
 
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -78,3 +79,20 @@ class HandlerDecorator(Protocol):
     def __call__(self, handler: F, /) -> F:
         """Register `handler`."""
         ...
+
+
+C = TypeVar("C", bound=Callable[..., object])
+
+
+def shown_as(name: str) -> Callable[[C], C]:
+    """Name a function in Python's own messages as people know it.
+
+    What stands behind a property such as `tasks.emit` has another name, and a `TypeError`, or the
+    warning of a coroutine that nobody awaits, would show that.
+    """
+
+    def name_it(function: C) -> C:
+        function.__qualname__ = name
+        return function
+
+    return name_it

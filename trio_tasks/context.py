@@ -26,6 +26,7 @@ from trio_tasks.callables import (
     Event,
     SyncHandler,
     SyncPlainHandler,
+    shown_as,
 )
 from trio_tasks.job import Job
 from trio_tasks.options import EmitOptions
@@ -250,6 +251,7 @@ class Context(Generic[A_co]):
         """
         return self._emit_now
 
+    @shown_as("Context.emit")
     def _emit(
         self, event: Event, data: object = None, **options: Unpack[EmitOptions]
     ) -> JobRef[Any]:
@@ -258,6 +260,7 @@ class Context(Generic[A_co]):
             return self._outlet.post(event, data, options)
         return self._outlet.child(attempt, event, data, options)
 
+    @shown_as("Context.emit_now")
     async def _emit_now(
         self, event: Event, data: object = None, **options: Unpack[EmitOptions]
     ) -> JobRef[Any]:

@@ -23,6 +23,7 @@ from trio_tasks.callables import (
     Event,
     SyncHandler,
     SyncPlainHandler,
+    shown_as,
 )
 from trio_tasks.connect import Database, blocking_broker_for
 from trio_tasks.emitter import Emit, Emitter
@@ -218,6 +219,7 @@ class Producer:
         """
         return self._emit
 
+    @shown_as("Producer.emit")
     def _emit(
         self, event: Event, data: object = None, **options: Unpack[EmitOptions]
     ) -> BlockingJobRef[Any]:

@@ -28,7 +28,7 @@ from typing_extensions import TypeVar, Unpack
 
 from trio_tasks import environment
 from trio_tasks.broker import Broker
-from trio_tasks.callables import Event
+from trio_tasks.callables import Event, shown_as
 from trio_tasks.connect import Database, broker_for
 from trio_tasks.consumer.events import Events, QueueCounters
 from trio_tasks.context import AsyncEmitFunction, Context
@@ -441,6 +441,7 @@ class TaskManager(Handlers[A], Generic[A]):
         """
         return self._emit
 
+    @shown_as("TaskManager.emit")
     async def _emit(
         self, event: Event, data: object = None, **options: Unpack[EmitOptions]
     ) -> JobRef[Any]:

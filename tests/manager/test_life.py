@@ -50,6 +50,20 @@ async def test_the_state_tells_where_the_manager_is(manager: TaskManager[Any]) -
     assert states == ["new", "connected", "running", "connected", "running", "closed"]
 
 
+async def test_too_many_arguments_of_an_emit_are_an_error_that_names_emit(
+    manager: TaskManager[Any],
+) -> None:
+    handler = _register(manager)
+    async with manager:
+        with pytest.raises(TypeError, match=r"^TaskManager\.emit\(\) takes"):
+            await manager.emit(handler, 1, 2)  # pyright: ignore[reportCallIssue]
+        context: Any = manager.get_context()
+        with pytest.raises(TypeError, match=r"^Context\.emit\(\) takes"):
+            context.emit(handler, 1, 2)
+        with pytest.raises(TypeError, match=r"^Context\.emit_now\(\) takes"):
+            await context.emit_now(handler, 1, 2)
+
+
 async def test_emit_works_in_an_open_block_before_start_and_after_stop(
     manager: TaskManager[Any],
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final, NoReturn
 from typing_extensions import TypeVar, Unpack
 
 from trio_tasks.broker import NewJob
-from trio_tasks.callables import Event
+from trio_tasks.callables import Event, shown_as
 from trio_tasks.context import CancelReason, Context
 from trio_tasks.emitter import Emit
 from trio_tasks.errors import ConfigurationError
@@ -63,6 +63,7 @@ class FakeContext(Context[A_co]):
                 f"cancel_reason={reason!r}: give one of {', '.join(CancelReason)}, or None"
             ) from None
 
+    @shown_as("FakeContext.emit")
     def _emit(
         self, event: Event, data: object = None, **options: Unpack[EmitOptions]
     ) -> JobRef[Any]:
@@ -72,6 +73,7 @@ class FakeContext(Context[A_co]):
             )
         return EarlyRef(*self._keep(event, data, options), _NOWHERE)
 
+    @shown_as("FakeContext.emit_now")
     async def _emit_now(
         self, event: Event, data: object = None, **options: Unpack[EmitOptions]
     ) -> JobRef[Any]:
