@@ -250,12 +250,13 @@ class HandlerOptions(TypedDict, total=False):
 class EmitOptions(TypedDict, total=False):
     """The keyword options of `emit()`; each defaults to `None`, "not said".
 
-    `queue`: for an emit by name, default "default". `priority`: 0 to 9, higher first. `delay`: seconds from now; `delay_until`: an aware instant. `attempts`:
-    total runs; `retry_count`: `attempts - 1`. `retry_delay`: seconds before the second run, in the
-    place of the policy's `delay`. `debounce`: a window in seconds, a policy, or a key for the
-    policy that holds otherwise. `timeout`: seconds for one attempt (a sync handler only sees it
-    in `ctx.cancel_reason`). `deadline`: seconds from now, or an aware instant, after which no
-    attempt starts. `retention`: seconds the ended job is kept.
+    `queue`: for an emit by name, default "default". `priority`: 0 to 9, higher first. `delay`:
+    seconds from now; `delay_until`: an aware instant. `attempts`: total runs; `retry_count`:
+    `attempts - 1`. `retry_delay`: seconds before the second run, in the place of the policy's
+    `delay`. `debounce`: a window in seconds, a policy, or a key for the policy that holds
+    otherwise. `timeout`: seconds for one attempt (a sync handler only sees it in
+    `ctx.cancel_reason`). `deadline`: seconds from now, or an aware instant, after which no attempt
+    starts. `retention`: seconds the ended job is kept.
 
     `id`: a chosen id, without `@`; default: one that the engine makes. While a job of this id is
     queued, delayed or running in the queue, an emit returns that job as it is (`ref.created` is
