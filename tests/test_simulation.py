@@ -201,6 +201,38 @@ def test_what_leaves_a_manager_comes_out_with_the_seed() -> None:
     assert caught.value.__notes__ == ["simulate(..., seed=99) repeats it"]
 
 
+MODULE_LEVEL = TaskManager("memory://")
+"""A manager where build should make one: what people have who emit from anywhere."""
+
+
+@MODULE_LEVEL.handler("job")
+async def _job(job: Job[int]) -> None: ...
+
+
+def test_a_manager_that_was_returned_before_is_refused_at_once_each_time() -> None:
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="make it inside of build"):
+            simulate(lambda db: MODULE_LEVEL, seed=1, hours=0.5, emits=[Emit("job", 1)])
+
+
+def test_a_manager_that_was_used_elsewhere_is_refused_at_once() -> None:
+    tasks = TaskManager("memory://")
+
+    async def use() -> None:
+        async with tasks:
+            pass
+
+    trio.run(use)
+    with pytest.raises(ConfigurationError, match="make it inside of build"):
+        simulate(lambda db: tasks, seed=1)
+
+
+def test_what_is_no_manager_is_refused() -> None:
+    wrong: Any = lambda db: None  # noqa: E731 - a function that forgot its return
+    with pytest.raises(ConfigurationError, match="a value of type NoneType: it has to return a Ta"):
+        simulate(wrong, seed=1)
+
+
 def test_a_sync_handler_is_refused() -> None:
     def build(db: str) -> TaskManager[Any]:
         tasks = TaskManager(db)

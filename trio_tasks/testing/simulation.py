@@ -143,8 +143,8 @@ def simulate(
     inside an event loop; one simulation at a time in a process.
 
     Args:
-        build: makes a manager; called for each life of each worker, and for the one that emits.
-            It is given an address in place of the real one.
+        build: makes a manager, another one each time; called for each life of each worker, and
+            for the one that emits. It is given an address in place of the real one.
         seed: any whole number. The same seed, and the same code, give the same run.
         hours: of virtual time, ≥ 0.01.
         emits: what is emitted: one of these each time, or what a function makes of luck (a
@@ -155,7 +155,8 @@ def simulate(
 
     Raises:
         SimulationError: something that must never be; it says which seed repeats it.
-        ConfigurationError: an argument is wrong, or a handler is a sync function.
+        ConfigurationError: an argument is wrong, a handler is a sync function, or `build` returned
+            no manager, or one that it, or somebody else, has used before.
         RuntimeError: inside an event loop, or while another simulation runs.
         Exception: what `build` raises or what leaves a manager, the first time that anything does,
             with a note that names the seed.

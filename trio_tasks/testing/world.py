@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, assert_never
+from weakref import WeakSet
 
 import anyio
 
@@ -86,7 +87,7 @@ class World:
 
     def _manager(self, line: SimulatedLine) -> TaskManager[Any]:
         """A new manager at the end of a line."""
-        tasks = self._build("memory://")
+        tasks = _made_by(self._build)
         for entry in tasks._registry:
             if not entry.is_async:
                 raise ConfigurationError(
@@ -234,6 +235,28 @@ class World:
                     pause_s *= 1.1
             if scope.cancelled_caught:
                 ledger.violations.append(f"{worker.name} has slots that are free for nobody")
+
+
+_used: WeakSet[TaskManager[Any]] = WeakSet()
+"""The managers of all simulations of this process."""
+
+
+def _made_by(build: Build) -> TaskManager[Any]:
+    """A manager that nobody has had before: one life of one worker is one process."""
+    tasks = build("memory://")
+    if not isinstance(tasks, TaskManager):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(
+            f"simulate: build returned a value of type {type(tasks).__qualname__}: it has to"
+            " return a TaskManager"
+        )
+    if tasks in _used or tasks.state != "new":
+        raise ConfigurationError(
+            "simulate: build returned a TaskManager that is in use or was: each call stands for a"
+            " new process, so make it inside of build, as in `tasks = TaskManager(db);"
+            " tasks.include(handlers); return tasks`"
+        )
+    _used.add(tasks)
+    return tasks
 
 
 _KINDS: dict[type[Action], str] = {
