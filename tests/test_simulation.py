@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from random import Random
 from typing import Any
 
@@ -19,6 +20,7 @@ from trio_tasks import (
     Context,
     Emit,
     Job,
+    Repeat,
     RetryPolicy,
     TaskManager,
 )
@@ -228,9 +230,10 @@ def test_a_manager_that_was_used_elsewhere_is_refused_at_once() -> None:
 
 
 def test_what_is_no_manager_is_refused() -> None:
-    wrong: Any = lambda db: None  # noqa: E731 - a function that forgot its return
+    def build(db: str) -> Any: ...  # forgot its return
+
     with pytest.raises(ConfigurationError, match="a value of type NoneType: it has to return a Ta"):
-        simulate(wrong, seed=1)
+        simulate(build, seed=1)
 
 
 def test_a_sync_handler_is_refused() -> None:
@@ -266,8 +269,83 @@ def test_inside_an_event_loop_is_an_error() -> None:
     async def main() -> None:
         simulate(_stubborn, seed=0)
 
-    with pytest.raises(RuntimeError, match="run"):
+    with pytest.raises(RuntimeError, match=r"await trio\.to_thread\.run_sync\(lambda: simul"):
         trio.run(main)
+    with pytest.raises(RuntimeError, match=r"await asyncio\.to_thread\(lambda: simulate\("):
+        asyncio.run(main())
+
+
+def test_the_way_out_of_an_event_loop_is_one() -> None:
+    async def main() -> Report:
+        with trio.fail_after(30):
+            return await trio.to_thread.run_sync(lambda: _run(Bank(twice=False), 1))
+
+    assert trio.run(main).fingerprint == _run(Bank(twice=False), 1).fingerprint
+
+
+def _stuck(build: Build, emit: Emit[Any], hours: float = 0.05) -> SimulationError:
+    with pytest.raises(SimulationError) as caught:
+        simulate(build, seed=1, hours=hours, emits=[emit], per_hour=100, faults=None)
+    return caught.value
+
+
+def test_a_stuck_job_says_since_when_its_handler_has_not_returned() -> None:
+    error = _stuck(_stubborn, Emit("job", 3))
+    assert re.search(
+        r"job '[^']+', running, attempt 1: its handler has not returned since \d+\.\d{3} s$",
+        error.violations[0],
+    )
+    assert error.violations[-1].endswith(
+        "nobody has taken it: the workers' slots are taken by other jobs"
+    )
+
+
+def test_a_stuck_job_says_that_no_worker_serves_its_queue() -> None:
+    error = _stuck(_stubborn, Emit("job", 1, queue="zz"))
+    assert error.violations[0].endswith(", queued, attempt 0: no worker serves the queue 'zz'")
+
+
+def test_what_happened_last_leaves_out_what_changed_nothing() -> None:
+    error = _stuck(_stubborn, Emit("job", 3))
+    shown = str(error).partition("What happened last:\n")[2].splitlines()
+    assert any(" emit job:" in line for line in shown)
+    assert any(":start" in line for line in shown)
+    assert not [line for line in error.report.trace if re.search(r" (beat|step|read) $", line)]
+
+
+@pytest.mark.parametrize(
+    ("hours", "text"),
+    [(0.5, "0.5 hours"), (0.01, "0.01 hours"), (1.01, "1 hour"), (8760.04, "8760 hours")],
+)
+def test_a_report_shows_its_hours_as_they_were(hours: float, text: str) -> None:
+    report = simulate(_stubborn, seed=1, hours=0.01, per_hour=0, faults=None)
+    assert f"seed 1, {text}: " in str(replace(report, hours=hours))
+
+
+def test_schedules_end_with_the_hours_and_what_is_left_does_not_wait_for_them() -> None:
+    ran = Counter[str]()
+
+    def build(db: str) -> TaskManager[Any]:
+        tasks = TaskManager(db)
+
+        @tasks.handler("often", repeat=Repeat(every=5))
+        async def often() -> None:  # and each takes as long as the gap between two of them
+            ran["often"] += 1
+            await trio.sleep(10)
+
+        @tasks.handler("late", queue="other", retry=RetryPolicy(delay=7200, max_delay=7200))
+        async def late(job: Job[int]) -> None:
+            ran["late"] += 1
+            if job.attempt == 1:
+                raise ConnectionError
+
+        return tasks
+
+    report = simulate(build, seed=1, hours=0.2, emits=[Emit("late", 1, queue="other")], faults=None)
+    assert report.completed == report.emitted
+    assert report.hours > 2  # the retry came
+    assert ran["late"] == 2 * report.happened["emits"] > 0
+    assert 140 <= ran["often"] <= 150
 
 
 def test_faults_have_defaults_and_none_means_none() -> None:

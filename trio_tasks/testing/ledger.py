@@ -14,7 +14,7 @@ import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 from trio_tasks.broker import (
     Applied,
@@ -33,13 +33,13 @@ from trio_tasks.broker import (
 from trio_tasks.consumer.held import Held
 from trio_tasks.environment import loop_time
 from trio_tasks.job import JobState
-from trio_tasks.memory.records import RELEASED
+from trio_tasks.memory.records import RELEASED, Entry
 from trio_tasks.memory.store import QueueStore, Store
 from trio_tasks.processor.decisions import Cancel, Complete, Die
 from trio_tasks.testing.course import Courses
 from trio_tasks.testing.keys import DebounceKeys
 
-__all__ = ["Client", "Ledger"]
+__all__ = ["Client", "Ledger", "Unfinished"]
 
 
 class Client(Protocol):
@@ -56,6 +56,14 @@ class Client(Protocol):
         ...
 
 
+class Unfinished(NamedTuple):
+    """Something that has not come to its end: a job, or (without id) what is on its way."""
+
+    queue: str
+    what: str
+    job_id: str | None = None
+
+
 KEPT_LINES = 1000
 """How much of the trace is kept: what happened last."""
 
@@ -69,7 +77,8 @@ class Ledger:
     Attributes:
         counts: how often what happened.
         violations: what must not be, in words.
-        lines: the end of the trace.
+        lines: the end of the trace, without requests that changed nothing, such as beats, steps
+            that carried nothing, and looks. (The fingerprint has those too.)
     """
 
     def __init__(self, store: Store, held: Callable[[], Iterable[Held]]) -> None:
@@ -97,8 +106,12 @@ class Ledger:
         """Of the whole trace: two runs with the same one went the same way."""
         return f"{self._checksum:08x}"
 
-    def note(self, line: str) -> None:
+    def note(self, line: str, *, kept: bool = True) -> None:
         """Add a line to the trace.
+
+        Args:
+            line: what happened.
+            kept: whether it says anything; else it counts for the fingerprint alone.
 
         Raises:
             RuntimeError: time stands still, because somebody does the same again and again.
@@ -109,7 +122,8 @@ class Ledger:
         if self._at_once > MOST_AT_ONCE:
             raise RuntimeError(f"{MOST_AT_ONCE} requests at one instant, the last one: {line}")
         line = f"{now:.3f} {line}"
-        self.lines.append(line)
+        if kept:
+            self.lines.append(line)
         self._checksum = zlib.crc32(line.encode(), self._checksum)
 
     def stops(self, client: str) -> None:
@@ -157,11 +171,13 @@ class Ledger:
                 if answer:
                     self._courses.requeued(queue, job_id)
                 text = f"{job_id} {answer}"
-            case "relay" | "log":
+            case "relay":
+                text = f"{asked} {answer}" if answer else ""
+            case "log":
                 text = f"{asked} {answer}"
             case _:
                 text = ""
-        self.note(f"{client.client} {request} {text}")
+        self.note(f"{client.client} {request} {text}", kept=text != "")
 
     def _emitted(self, jobs: Sequence[NewJob], answers: Sequence[Emitted]) -> str:
         for job, answer in zip(jobs, answers, strict=True):
@@ -294,17 +310,49 @@ class Ledger:
 
     # -- the end ---------------------------------------------------------------------------------
 
-    def unfinished(self) -> set[tuple[str, str]]:
-        """What is queued, running, due, or on its way to another queue: (queue, what)."""
+    def unfinished(self) -> set[Unfinished]:
+        """What is queued, running, due, or on its way to another queue."""
         now_ms = self._store.clock.now_ms()
-        found: set[tuple[str, str]] = set()
+        found: set[Unfinished] = set()
         for name, queue in self._store.queues.items():
             for job in queue.jobs.values():
                 due_at_ms = job.now.due_at_ms
                 if job.entry is not None or (due_at_ms is not None and due_at_ms <= now_ms):
-                    found.add((name, f"job {job.id!r}, {job.state.value}, attempt {job.attempt}"))
-            found |= {(name, f"what left it at {row.written_at_ms} ms") for row in queue.out}
+                    what = f"job {job.id!r}, {job.state.value}, attempt {job.attempt}"
+                    found.add(Unfinished(name, what, job.id))
+            found |= {
+                Unfinished(name, f"what left it at {row.written_at_ms} ms") for row in queue.out
+            }
         return found
+
+    def what_holds(self, unfinished: Unfinished) -> str:
+        """What something unfinished waits for, as far as is known."""
+        name, _, job_id = unfinished
+        queue = self._store.queue(name)
+        if not queue.members:
+            return f"no worker serves the queue {name!r}"
+        job = None if job_id is None else queue.jobs.get(job_id)
+        if job is None or job.entry is None:
+            return "nobody has taken it"
+        if job.state is JobState.RUNNING:
+            return self._what_runs(job.entry)
+        if queue.paused:
+            return "the queue is paused"
+        record = job.record
+        if record is not None and not any(record.event in m.events for m in queue.members.values()):
+            return f"no worker has a handler for the event {record.event!r}"
+        return "nobody has taken it: the workers' slots are taken by other jobs"
+
+    def _what_runs(self, entry: Entry) -> str:
+        for held in self._held():
+            token = held.delivery.token
+            if (token.incarnation, token.entry) == (entry.owner, entry.id) and not held.ended:
+                since = f"{self._began_at.get(token, math.nan):.3f} s"
+                if not held.begun:
+                    return f"it was handed out at {since}, and its handler has not begun"
+                told = "" if held.cause is None else f", though cancelled ({held.cause.value})"
+                return f"its handler has not returned since {since}{told}"
+        return "the worker that it was handed out to does not have it"
 
     def until_due_s(self) -> float:
         """Seconds until the first delayed job is due; a second, if none is delayed."""

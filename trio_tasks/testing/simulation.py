@@ -20,6 +20,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+import sniffio
+
 from trio_tasks.emitter import Emit
 from trio_tasks.environment import Luck, loop_time
 from trio_tasks.errors import ConfigurationError
@@ -53,7 +55,8 @@ class Report:
         dead_letters: the dead jobs, up to a thousand a queue: what went wrong is in `.reason`
             and `.error`.
         fingerprint: of the whole course: the same in two runs that went the same way.
-        trace: the last thousand things that happened, with their time in seconds.
+        trace: the last thousand things that happened, with their time in seconds; without beats,
+            looks, and steps that carried nothing.
     """
 
     seed: int
@@ -75,13 +78,19 @@ class Report:
     def __str__(self) -> str:
         faults = ", ".join(f"{count} {kind}" for kind, count in sorted(self.happened.items()))
         return (
-            f"seed {self.seed}, {self.hours:.0f} hours: {self.emitted} jobs,"
+            f"seed {self.seed}, {_shown(self.hours)}: {self.emitted} jobs,"
             f" {self.completed} completed, {self.dead} dead, {self.skipped} skipped,"
             f" {self.cancelled} cancelled, {self.delayed} delayed; {self.starts} starts,"
             f" {self.retried} retried, {self.released} released; {faults}"
         )
 
     __repr__ = __str__
+
+
+def _shown(hours: float) -> str:
+    number = f"{hours:.2f}" if hours < 1 else f"{hours:.1f}"
+    number = number.rstrip("0").rstrip(".")
+    return f"{number} hour" if number == "1" else f"{number} hours"
 
 
 class SimulationError(AssertionError):
@@ -132,15 +141,15 @@ def simulate(
     ```
 
     Real managers run on a server in memory, under Trio's virtual clock. After `hours` the faults
-    end, and whatever is left has a day to come to its end. What must hold for every program is
-    checked: no job is lost, stuck or doubled, children exist if and only if their parent completed,
-    no handler runs for a job that another living worker has, none runs more often than it may,
-    nothing stays pending. What must hold for yours is for you to check afterwards, on the report or
-    on what your handlers have left behind.
+    end, schedules tick no more, and whatever is left has a day to come to its end. What must hold
+    for every program is checked: no job is lost, stuck or doubled, children exist if and only if
+    their parent completed, no handler runs for a job that another living worker has, none runs more
+    often than it may, nothing stays pending. What must hold for yours is for you to check
+    afterwards, on the report or on what your handlers have left behind.
 
     Handlers have to be async, and must not depend on chance that comes from elsewhere: draw theirs
     from a `random.Random(seed)` of your own, and sleep by the event loop's clock. Not to be called
-    inside an event loop; one simulation at a time in a process.
+    inside an event loop (in a thread it may be); one simulation at a time in a process.
 
     Args:
         build: makes a manager, another one each time; called for each life of each worker, and
@@ -161,6 +170,7 @@ def simulate(
         Exception: what `build` raises or what leaves a manager, the first time that anything does,
             with a note that names the seed.
     """
+    _refuse_inside_a_loop()
     check_int("seed", seed, least=0)
     check_number("hours", hours, least=0.01)
     check_number("per_hour", per_hour, least=0)
@@ -202,6 +212,21 @@ def run_program(
     if world.ledger.violations:
         raise SimulationError(report, world.ledger.violations)
     return report
+
+
+def _refuse_inside_a_loop() -> None:
+    try:
+        library = sniffio.current_async_library()
+    except sniffio.AsyncLibraryNotFoundError:
+        return
+    raise RuntimeError(
+        f"simulate() runs an event loop of its own, and was called inside one of {library}: call it"
+        f" from a plain function, such as a test that is no coroutine, or in a thread: `await"
+        f" {_IN_A_THREAD.get(library, 'anyio.to_thread.run_sync')}(lambda: simulate(...))`"
+    )
+
+
+_IN_A_THREAD = {"trio": "trio.to_thread.run_sync", "asyncio": "asyncio.to_thread"}
 
 
 def _single(error: Exception) -> Exception:

@@ -212,6 +212,8 @@ class World:
         ledger.note("-- all faults are over")
         for worker in self._workers:
             await worker.up.wait()
+        for queue in self.server.store.queues.values():
+            queue.schedules.clear()  # a frequent one would let this last for the whole day
         gives_up_at = loop_time() + SETTLE_S
         pause_s = 1.0
         while (left := ledger.unfinished()) or ledger.in_state(JobState.DELAYED):
@@ -222,9 +224,12 @@ class World:
         if left:
             await anyio.sleep(STUCK_S)
             stuck = sorted(
-                left & ledger.unfinished(), key=lambda item: ("running" not in item[1], item)
+                left & ledger.unfinished(), key=lambda item: ("running" not in item.what, item)
             )
-            ledger.violations += [f"stuck in queue {name!r}: {what}" for name, what in stuck[:10]]
+            ledger.violations += [
+                f"stuck in queue {item.queue!r}: {item.what}: {ledger.what_holds(item)}"
+                for item in stuck[:10]
+            ]
             if stuck:
                 return
         for worker in self._workers:
