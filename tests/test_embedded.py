@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 
 from tests.servers import timed
 from trio_tasks import embedded
-from trio_tasks.embedded import EmbeddedServer, embedded_server, find_server_binary
+from trio_tasks.embedded import EmbeddedServer, attached, embedded_server, find_server_binary
 from trio_tasks.errors import BrokerUnavailableError, ConfigurationError
 from trio_tasks.redis_streams.address import Address
 from trio_tasks.redis_streams.wire import Reply, open_connection
@@ -176,6 +177,40 @@ async def test_a_path_too_long_for_a_socket_works(tmp_path: Path) -> None:
         assert await ask(other, "GET", "key") == b"value"
     assert not Path(path).parent.parent.exists()
     assert not Path(other).parent.parent.exists()
+
+
+@pytest.fixture
+def long_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    place = tmp_path / ("long" * 20) / "longer"
+    place.mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    return place
+
+
+@both_loops
+@pytest.mark.anyio
+@timely
+async def test_a_temporary_directory_too_long_for_a_socket_does_not_matter(
+    long_temporary: Path,
+) -> None:
+    for directory in (None, long_temporary / "data"):
+        async with embedded_server(directory) as server:
+            path = await server.ensure()
+            assert await ask(path, "PING") == b"PONG"
+            if directory is not None:
+                with attached(directory) as other:
+                    assert await ask(other, "PING") == b"PONG"
+        assert not os.path.lexists(path)
+
+
+@pytest.mark.anyio
+@timely
+async def test_no_place_for_a_socket_is_said(
+    long_temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "_SHORT_TEMPORARY", (str(long_temporary / "missing"),))
+    with pytest.raises(ConfigurationError, match=r"TMPDIR='.*long.*' is too long for"):
+        await EmbeddedServer().ensure()
 
 
 @both_loops

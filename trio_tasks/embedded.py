@@ -21,7 +21,8 @@ outcomes.
 **Privacy.** The socket (0600) lies in a directory of its own (0700); no TCP port is opened, and
 with `umask 077` the data is ours alone too. Paths of unix sockets are limited to about 100
 bytes: the server binds a relative path, and where the client's would be too long, it goes
-through a symbolic link in a temporary directory.
+through a symbolic link in a temporary directory. Such directories are made where `TMPDIR` says,
+unless that is too long itself.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ _SOCKET = Path("socket", "server.sock")
 _LOG = "server.log"
 _PREFIX = "trio-tasks-"
 _LONGEST_SOCKET_PATH = 100  # bytes; Linux allows 107, macOS 103
+_BELOW_TEMPORARY = len("/trio-tasks-12345678/socket/server.sock")  # or …/link/server.sock
+_SHORT_TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108 - a private directory is made in it
 
 _START_LIMIT = 10.0  # seconds until a server that was started, by whomever, accepts connections
 _STOP_LIMIT = 5.0  # seconds from SIGTERM to SIGKILL
@@ -187,7 +190,7 @@ class EmbeddedServer:
         self._socket_path = _path_to_socket(directory, self._make_temporary)
 
     def _make_temporary(self) -> Path:
-        made = Path(tempfile.mkdtemp(prefix=_PREFIX))  # with mode 0700
+        made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_short_temporary()))  # with mode 0700
         self._temporary.append(made)
         return made
 
@@ -298,7 +301,9 @@ def attached(directory: Path) -> Generator[str]:
     with ExitStack() as stack:
 
         def make_temporary() -> Path:
-            made = stack.enter_context(tempfile.TemporaryDirectory(prefix=_PREFIX))
+            made = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix=_PREFIX, dir=_short_temporary())
+            )
             return Path(made)
 
         try:
@@ -332,6 +337,20 @@ def _path_to_socket(directory: Path, make_temporary: Callable[[], Path]) -> str:
         link.symlink_to(path.parent)
         path = link / path.name
     return str(path)
+
+
+def _short_temporary() -> str:
+    """Where temporary directories are made in which a socket can have its path."""
+    usual = tempfile.gettempdir()
+    for place in (usual, *_SHORT_TEMPORARY):
+        if len(os.fsencode(place)) + _BELOW_TEMPORARY <= _LONGEST_SOCKET_PATH and os.access(
+            place, os.W_OK | os.X_OK
+        ):
+            return place
+    raise ConfigurationError(
+        f"TMPDIR={usual!r} is too long for the path of a unix socket, and nothing can be made in"
+        f" {' or '.join(_SHORT_TEMPORARY)}: set a shorter one"
+    )
 
 
 @contextmanager
