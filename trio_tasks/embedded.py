@@ -12,11 +12,11 @@ connects. `EmbeddedServer.ensure` does one or the other, so a client that lost i
 because the owner left calls it before it connects again, and one of them becomes the new owner.
 
 **No orphans.** Between us and the server stands a shell that reads from a pipe whose other end
-nobody but us holds. When we die, however we die, the pipe ends, and the shell stops the server
-and cleans up; a line in the pipe is the request for an orderly stop. (Linux's `PR_SET_PDEATHSIG`
-would follow the thread that forked, not the process, and exists on Linux only.) Shell and server
-have a session of their own, so that Ctrl-C reaches us alone and handlers can still report their
-outcomes.
+nobody but us holds (a forked child lets go of it, see `homes.py`). When we die, however we die,
+the pipe ends, and the shell stops the server and cleans up; a line in the pipe is the request
+for an orderly stop. (Linux's `PR_SET_PDEATHSIG` would follow the thread that forked, not the
+process, and exists on Linux only.) Shell and server have a session of their own, so that Ctrl-C
+reaches us alone and handlers can still report their outcomes.
 
 **Privacy.** The socket (0600) lies in a directory of its own (0700); no TCP port is opened, and
 with `umask 077` the data is ours alone too. Paths of unix sockets are limited to about 100
@@ -41,10 +41,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import anyio
-import anyio.abc
 
 from trio_tasks.environment import loop_time
 from trio_tasks.errors import BrokerUnavailableError, ConfigurationError
+from trio_tasks.homes import let_go_in_children
 
 __all__ = ["EmbeddedServer", "attached", "embedded_server", "find_server_binary"]
 
@@ -120,13 +120,25 @@ class EmbeddedServer:
         self._directory = Path()
         self._socket_path = ""
         self._temporary: list[Path] = []
-        self._shell: anyio.abc.Process | None = None
+        self._shell: subprocess.Popen[bytes] | None = None
         self._lifeline = -1
         self._ensuring = anyio.Lock()
+        let_go_in_children(self)
 
     def __repr__(self) -> str:
         role = "not run by this process" if self._shell is None else "run by this process"
         return f"<EmbeddedServer in {str(self._directory)!r}, {role}>"
+
+    def let_go(self) -> None:
+        """In a forked child the server, and what it needs, is the parent's.
+
+        The lifeline above all: while any process holds it, the server lives on without its owner.
+        """
+        if self._shell is not None:
+            os.close(self._lifeline)
+            self._shell.returncode = 0  # no child of this process: nothing to wait for
+            self._shell = None
+        self._temporary.clear()
 
     async def ensure(self) -> str:
         """Return the path of a socket on which a server answers.
@@ -154,7 +166,7 @@ class EmbeddedServer:
                         if started:
                             os.close(log)
                             raise BrokerUnavailableError(f"the embedded server ended: {self._log}")
-                        await self._start(log)
+                        self._start(log)
                         started = True
                     await anyio.sleep(_LOOK_AGAIN)
                 return self._socket_path
@@ -220,7 +232,7 @@ class EmbeddedServer:
                 raise
             return log
 
-    async def _start(self, log: int) -> None:
+    def _start(self, log: int) -> None:
         """Start a server that logs to `log`, and thereby inherits the lock on it."""
         stdin, lifeline = os.pipe()
         try:
@@ -231,15 +243,15 @@ class EmbeddedServer:
             command += ["--unixsocket", str(_SOCKET), "--unixsocketperm", "600"]
             command += ["--appendonly", "no" if private else "yes", "--appendfsync", "everysec"]
             command += ["--save", "", "--maxmemory-policy", "noeviction"]
-            with anyio.CancelScope(shield=True):  # nobody could stop a half-known process
-                self._shell = await anyio.open_process(
-                    command,
-                    stdin=stdin,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    cwd=self._directory,
-                    start_new_session=True,
-                )
+            # Not AnyIO's: the event loop of a forked child kills the processes that it knows of.
+            self._shell = subprocess.Popen(  # noqa: S603 - our own script
+                command,
+                stdin=stdin,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self._directory,
+                start_new_session=True,
+            )
             self._lifeline = lifeline
         except OSError as error:
             raise BrokerUnavailableError("the embedded server cannot be started") from error
@@ -259,16 +271,21 @@ class EmbeddedServer:
         os.close(self._lifeline)
         with anyio.CancelScope(shield=True):
             with anyio.move_on_after(_STOP_LIMIT):
-                await shell.wait()
+                await _end_of(shell)
             if shell.returncode is None:
                 os.killpg(shell.pid, signal.SIGKILL)  # shell and server
-                await shell.wait()
+                await _end_of(shell)
 
     @property
     def _log(self) -> str:
         """The end of the server's log, which holds no data."""
         lines = (self._directory / _LOG).read_text(errors="replace").splitlines()
         return " | ".join(lines[-3:])[-500:]
+
+
+async def _end_of(shell: subprocess.Popen[bytes]) -> None:
+    while shell.poll() is None:  # noqa: ASYNC110 - nobody else would set an event
+        await anyio.sleep(_LOOK_AGAIN)
 
 
 @asynccontextmanager

@@ -17,7 +17,6 @@ import logging
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias
 
@@ -33,6 +32,7 @@ from trio_tasks.emitter import Emitter
 from trio_tasks.environment import loop_time
 from trio_tasks.errors import BrokerError, InternalError
 from trio_tasks.handlers import Registry
+from trio_tasks.homes import Home
 from trio_tasks.lifespans import Lifespan
 from trio_tasks.posting import Postbox
 from trio_tasks.processor.processor import Processor
@@ -92,6 +92,7 @@ class Engine:
         broker: entered from "connected" on.
         consumer: the one that runs, or the last one that ran; `None` before the first start.
         counters: totals of this process, by queue.
+        home: where it was entered, and may be used.
         postbox: jobs that are emitted without waiting, outside handlers.
     """
 
@@ -123,7 +124,7 @@ class Engine:
         self._outlet = outlet
         self._lifespan = lifespan
         self._events = events
-        self._thread = 0
+        self.home: Home | None = None
         self._nursery: TaskGroup
         self._leaving = False
         self._close = anyio.Event()
@@ -136,7 +137,7 @@ class Engine:
     # -- entering and leaving --------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        self._thread = get_ident()
+        self.home = Home()
         self._nursery = anyio.create_task_group()
         await self._nursery.__aenter__()
         try:
@@ -189,11 +190,10 @@ class Engine:
                 self.state = "closed"
 
     def check_usable(self, what: str) -> None:
-        """Refuse to be used while not open, or from the event loop of another thread.
+        """Refuse to be used while not open, in another event loop or thread, or in a forked child.
 
-        The thread stands for the loop: asking for it costs 23 ns, for the loop's token 580 ns (on
-        asyncio 1040), and this is part of every emit. A wait in another loop would never be woken,
-        and would disturb what this one waits for.
+        A wait in another loop would never be woken, and would disturb what this one waits for; see
+        `homes.py`.
 
         Args:
             what: what was called, for the message.
@@ -203,12 +203,9 @@ class Engine:
         """
         if self.state not in OPEN:
             raise not_entered(what, self.state)
-        if get_ident() != self._thread:
-            raise RuntimeError(
-                f"{what} in another thread than that of the event loop in which the TaskManager"
-                " was entered. In a sync handler use ctx.emit(...), or `anyio.from_thread.run(...)`"
-                " with ctx.emit_now or whatever has to be awaited; in other threads, a Producer"
-            )
+        home = self.home
+        if home is not None and not home.is_here():
+            raise home.why_not(what)
 
     async def _keep_broker(self, *, task_status: TaskStatus[anyio.CancelScope]) -> None:
         """Keep the broker until the engine is left. Gives the scope that is to be shielded."""

@@ -459,8 +459,7 @@ _SHOWN = {"processor": 'processor={"retry": …}'}
 
 def closest(word: object, allowed: Sequence[str]) -> str:
     """The end of a message: the allowed word that is nearest, and the list of all."""
-    hint = did_you_mean(str(word), allowed)
-    return hint + _all(allowed)
+    return did_you_mean(str(word), allowed) + _all(allowed)
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:

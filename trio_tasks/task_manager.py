@@ -277,9 +277,13 @@ class TaskManager(Handlers[A], Generic[A]):
                 database) or cannot be used (its version, its eviction policy, a `streamdb` of
                 another keyspace). Said at once: trying again would not help. In an entered
                 manager a password that is refused is an outage, which ends when it is accepted.
-            RuntimeError: it is entered already.
+            RuntimeError: it is entered already; or it was in an event loop that has ended without
+                leaving it, or in the process of which this one is a fork.
         """
         if self.state not in ("new", "closed", "crashed"):
+            home = None if self._engine is None else self._engine.home
+            if home is not None and home.is_lost:
+                raise home.why_not("entering it anew")
             raise RuntimeError(f"this TaskManager is entered already (state {self.state!r})")
         engine = Engine(
             self._new_broker(),

@@ -36,6 +36,7 @@ from trio_tasks.errors import (
     ConfigurationError,
     QueueFullError,
 )
+from trio_tasks.homes import process
 from trio_tasks.redis_streams.address import Address
 from trio_tasks.redis_streams.asking import OUTAGES, Locate, in_words
 from trio_tasks.redis_streams.evaluation import evaluate
@@ -107,6 +108,7 @@ class Link:
         self._failure: Exception | None = None
         self._answered = False
         self._over = False
+        self._process = process()
 
     def __repr__(self) -> str:
         state = "connected" if self.connected else self.last_error or "never connected"
@@ -146,6 +148,9 @@ class Link:
 
     async def _serve_one(self) -> BrokerError | ConfigurationError | None:
         """Connect, and serve until the connection is lost; returns why (`None`: renewed)."""
+        if self._process is not process():
+            # What a forked child inherits, the incarnations' names among it, is its parent's.
+            raise RuntimeError("a TaskManager does not go on in a forked child process")
         try:
             address = self._in_time(await self._locate())
             async with open_connection(address, name=f"trio_tasks:{self._name}") as connection:

@@ -18,9 +18,11 @@ from typing import Protocol
 
 import anyio
 import anyio.abc
+from anyio.abc import SocketAttribute
 
 from trio_tasks.environment import loop_time
 from trio_tasks.errors import ConfigurationError
+from trio_tasks.homes import let_go_in_children
 from trio_tasks.redis_streams.address import Address, TlsOptions
 
 __all__ = ["TRANSPORT_ERRORS", "Transport", "connect_transport", "tls_context"]
@@ -59,10 +61,15 @@ class Transport(Protocol):
 class SocketTransport:
     """A raw, non-blocking TCP or unix socket."""
 
-    __slots__ = ("_socket",)
+    __slots__ = ("__weakref__", "_socket")
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
+        let_go_in_children(self)
+
+    def let_go(self) -> None:
+        """See `homes.Holder`."""
+        _disconnect(self._socket.fileno())
 
     def send_now(self, data: bytes | memoryview, /) -> int:
         try:
@@ -90,10 +97,16 @@ class SocketTransport:
 class TlsTransport:
     """TLS over TCP."""
 
-    __slots__ = ("_stream",)
+    __slots__ = ("__weakref__", "_stream")
 
     def __init__(self, stream: anyio.abc.ByteStream) -> None:
         self._stream = stream
+        let_go_in_children(self)
+
+    def let_go(self) -> None:
+        """See `homes.Holder`."""
+        connected = self._stream.extra(SocketAttribute.raw_socket, None)  # noqa: S610 - not Django's
+        _disconnect(-1 if connected is None else connected.fileno())
 
     def send_now(self, _data: bytes | memoryview, /) -> int:
         return 0  # encryption and its buffers are the stream's own
@@ -109,6 +122,17 @@ class TlsTransport:
 
     async def aclose(self) -> None:
         await anyio.aclose_forcefully(self._stream)
+
+
+def _disconnect(descriptor: int) -> None:
+    """Put nothing in the place of a forked child's connection.
+
+    Closed, its number could become that of another file, while the child's tasks still know it.
+    """
+    if descriptor >= 0:
+        nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        os.dup2(nothing, descriptor, inheritable=False)
+        os.close(nothing)
 
 
 async def connect_transport(address: Address) -> Transport:
