@@ -127,7 +127,7 @@ async def _removed(directory: Path) -> None:
 
 
 STALE = """
-import anyio, sys
+import anyio, asyncio, sys
 from trio_tasks import TaskManager
 
 tasks = TaskManager(sys.argv[1])
@@ -149,10 +149,15 @@ async def second() -> None:
             except RuntimeError as error:
                 print("which has ended without leaving it" in str(error))
 
-try:
-    anyio.run(first, backend=sys.argv[2])
-except BaseException:
-    pass  # Trio does not like it
+if sys.argv[2] == "trio":
+    try:
+        anyio.run(first, backend="trio")
+    except BaseException:
+        pass  # Trio does not like it
+else:
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(first())
+    loop.close()
 anyio.run(second, backend=sys.argv[2])
 """
 

@@ -388,7 +388,7 @@ def check_sync(what: str, function: Callable[..., object]) -> None:
             or inspect.isgeneratorfunction(code)
         ):
             raise ConfigurationError(
-                f"{what}={_short(function)} is asynchronous or a generator, and nobody awaits it"
+                f"{what}={shortened(function)} is asynchronous or a generator, and nobody awaits it"
                 " or iterates over it: give an ordinary function that returns the answer"
             )
 
