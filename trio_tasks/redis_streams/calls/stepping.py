@@ -12,8 +12,8 @@ and a section `O` any other outcomes:
     id entry words reason body              n times, each followed by
     queue id blob options                   for each of its children
 
-where `words` are what `lua/_outcome.lua` lists, `~` for what there is not: `-` is a name. `first` and
-`last` are the milliseconds of the entries between which all of a section lie.
+where `words` are what `lua/_outcome.lua` lists, `~` for what there is not: `-` is a name. `first`
+and `last` are the milliseconds of the entries between which all of a section lie.
 """
 
 from __future__ import annotations
