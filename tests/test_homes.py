@@ -155,9 +155,7 @@ if sys.argv[2] == "trio":
     except BaseException:
         pass  # Trio does not like it
 else:
-    loop = asyncio.new_event_loop()
-    loop.run_until_complete(first())
-    loop.close()
+    asyncio.run(first())  # cancels whatever is left, and waits for it
 anyio.run(second, backend=sys.argv[2])
 """
 

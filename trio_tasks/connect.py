@@ -265,7 +265,7 @@ class EmbeddedBroker(RedisBroker):
         try:
             try:
                 if self._private and self.connected:
-                    await self._report_what_ends()
+                    await self._report_what_ends()  # noqa: ASYNC102 - a second at most
             finally:
                 suppressed = await super().__aexit__(*exc_info)  # noqa: ASYNC102 - closes at once
             return suppressed

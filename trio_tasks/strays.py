@@ -35,7 +35,15 @@ def is_stray(error: BaseException) -> bool:
         sniffio.current_async_library() == "asyncio"
         and isinstance(error, anyio.get_cancelled_exc_class())
         and anyio.current_effective_deadline() > -math.inf
+        and not _loop_ends()
     )
+
+
+def _loop_ends() -> bool:
+    """Whether all tasks were cancelled: so does `asyncio.run` once the program's own has ended."""
+    import asyncio
+
+    return all(task.cancelling() for task in asyncio.all_tasks())
 
 
 def as_failure(error: BaseException) -> BaseException:
