@@ -144,8 +144,8 @@ class Engine:
             # The keeper is shielded from here, when it is known to be there: of a cancel that comes
             # with its last step `start` would tell it, and wait for it, behind a shield for ever.
             keeper = await self._nursery.start(self._keep_broker)
+            await checkpoint_if_cancelled()  # it may have heard of a cancel already, and end
             keeper.shield = True
-            await checkpoint_if_cancelled()  # it may have heard of a cancel before that
         except BaseException as error:
             self.state = "closed"
             self._leaving = True
