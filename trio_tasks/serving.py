@@ -49,6 +49,7 @@ class Signals:
         self.beginning = anyio.CancelScope()
         self._grace = grace
         self._engine: Engine | None = None
+        self._serving = False
 
     @contextmanager
     def heard(self, listening: bool) -> Generator[None]:
@@ -59,17 +60,22 @@ class Signals:
         ):
             yield
 
-    def serving(self, engine: Engine) -> None:
-        """From now on a signal stops this engine."""
+    def entered(self, engine: Engine) -> None:
+        """The engine that signals are about is there."""
         self._engine = engine
 
+    def serving(self) -> None:
+        """It has begun to serve."""
+        self._serving = True
+
     def _come(self, name: str) -> None:
-        if self._engine is None:
+        engine = self._engine
+        if engine is not None and engine.state == "running":  # before `serving`, too
+            engine.request_stop(self._grace, because_of=name)
+        elif engine is not None and engine.state == "stopping":
+            engine.hurry()
+        elif not self._serving:
             self.beginning.cancel()
-        elif self._engine.state == "stopping":
-            self._engine.hurry()
-        else:
-            self._engine.request_stop(self._grace, because_of=name)
 
 
 async def serve(

@@ -383,13 +383,15 @@ class TaskManager(Handlers[A], Generic[A]):
         signals = Signals(self._settings.grace)
 
         def started() -> None:
-            signals.serving(self._open("run()"))
+            signals.serving()
             task_status.started(self)
 
         with signals.heard(listens(handle_signals, plainly=plainly)):
             async with self:
+                engine = self._open("run()")
+                signals.entered(engine)
                 return await serve(
-                    self._open("run()"),
+                    engine,
                     start=lambda: self.start(queues),
                     started=started,
                     grace=self._settings.grace,
