@@ -414,7 +414,9 @@ class Engine:
         if self.served or self._warned or not {*queues} & {*self._registry.queues()}:
             return
         self._warned = True
-        log.warning(
+        log.log(
+            # Where others can do the work, a process that only emits is nothing unusual.
+            logging.WARNING if self.broker.private else logging.INFO,
             "%s waits for jobs, but this TaskManager has handlers and was never started: nothing"
             " is processed here before `await tasks.start()`%s",
             what,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import anyio
@@ -14,19 +15,25 @@ from trio_tasks import Job, TaskManager
 pytestmark = pytest.mark.anyio
 
 
-def _said(caplog: pytest.LogCaptureFixture) -> list[str]:
+@pytest.fixture(autouse=True)
+def all_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "trio_tasks.task_manager")
+
+
+def _said(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     return [
-        record.getMessage()
+        (record.levelname, record.getMessage())
         for record in caplog.records
-        if record.name == "trio_tasks.task_manager" and record.levelname == "WARNING"
+        if "never started" in record.getMessage()
     ]
 
 
-def _says(what: str, ending: str) -> str:
-    return (
+def _says(what: str, ending: str) -> tuple[str, str]:
+    text = (
         f"{what} waits for jobs, but this TaskManager has handlers and was never started: nothing"
         f" is processed here before `await tasks.start()`{ending}"
     )
+    return ("INFO" if ending == SHARED else "WARNING", text)
 
 
 SHARED = "; this is meant where other processes do it"
@@ -41,7 +48,7 @@ def _with_handler(manager: TaskManager[Any]) -> TaskManager[Any]:
 
 
 @pytest.mark.both_loops
-async def test_waiting_for_idleness_before_the_start_is_one_warning(
+async def test_waiting_for_idleness_before_the_start_is_said_once(
     managers: Managers, caplog: pytest.LogCaptureFixture
 ) -> None:
     idler, worker = _with_handler(managers()), _with_handler(managers())
@@ -58,7 +65,7 @@ async def test_waiting_for_idleness_before_the_start_is_one_warning(
     assert _said(caplog) == [_says("until_idle()", SHARED)]
 
 
-async def test_waiting_for_a_result_before_the_start_is_one_warning(
+async def test_waiting_for_a_result_before_the_start_is_said_once(
     managers: Managers, caplog: pytest.LogCaptureFixture
 ) -> None:
     waiter, worker = _with_handler(managers()), _with_handler(managers())
