@@ -5,6 +5,7 @@ It obeys the Processor's decisions and speaks to storage through the Broker prot
 ```
 feeder.py        one queue: takes for free slots, commits outcomes, waits for hints
 slots.py         the tasks that run attempts, one after another
+prefetch.py      how many jobs are taken beyond the free slots
 attempt.py       one attempt as a pipeline: may it run? decode, debounce, run, outcome
 drive.py         a coroutine in a contextvars.Context of its own, without a task of its own
 reports.py       what the log says of attempts and jobs

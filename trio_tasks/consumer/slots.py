@@ -54,6 +54,7 @@ UNINTERRUPTED = 0.002
 2 to 3.5 µs; 2 ms are a fifth of the 10 ms for which nothing may hold the loop)."""
 
 _HELD_UP_S = 0.001
+"""Who wakes so much too late was held up with the whole process: then slots go on first."""
 
 
 class Slot:
@@ -210,7 +211,6 @@ class Slots:
             late_at = self.ready[0].came_at + LATE_S
             await anyio.sleep(max(0.0, late_at - loop_time()))
             if loop_time() > late_at + _HELD_UP_S:
-                # The whole process was held up, perhaps: let the slots go on first.
                 await anyio.sleep(_HELD_UP_S)
             if self._surplus() > 0 and self.ready[0].came_at + LATE_S <= loop_time():
                 self._prefetch.was_late()

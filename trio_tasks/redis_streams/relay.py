@@ -70,7 +70,8 @@ async def relay(
             if answer is None
             for row in names
         ]
-        _report_late(child for child in itertools.chain(*children.values()) if child.row in done)
+        late = (child for child in itertools.chain(*children.values()) if child.late)
+        _report_late(child for child in late if child.row in done)
         if unreadable:
             await cmd.call(calls.set_aside(keys(queue), unreadable), repeat=True)
         if done:
@@ -87,10 +88,9 @@ async def relay(
 
 def _report_late(children: Iterable[ChildRow]) -> None:
     for child in children:
-        if child.late:
-            log.warning(
-                "job %r comes to queue %r too late: unless it was there before, it is dead"
-                " (relayed_late)",
-                child.job_id,
-                child.queue,
-            )
+        log.warning(
+            "job %r comes to queue %r too late: unless it was there before, it is dead"
+            " (relayed_late)",
+            child.job_id,
+            child.queue,
+        )
