@@ -320,4 +320,6 @@ PROGRAMS: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
 
 
 if __name__ == "__main__":
+    # A shell starts what runs in its background with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     anyio.run(PROGRAMS[sys.argv[1]], backend=LOOP)

@@ -135,10 +135,20 @@ tasks = TaskManager(sys.argv[1])
 @tasks.handler("job")
 async def job() -> None: ...
 
+async def uses_up_its_cancel() -> None:
+    try:
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        asyncio.current_task().uncancel()
+        await asyncio.sleep(0.2)
+
 async def first() -> None:
     await tasks.__aenter__()
     await tasks.start()
     await tasks.emit(job)
+    if sys.argv[2] == "asyncio":
+        global others
+        others = [asyncio.create_task(uses_up_its_cancel()) for _ in range(20)]
 
 async def second() -> None:
     with anyio.fail_after(10):

@@ -28,6 +28,7 @@ from trio_tasks.broker import Broker
 from trio_tasks.consumer.consumer import ConsumerCore
 from trio_tasks.consumer.events import Events, QueueCounters
 from trio_tasks.context import Outlet
+from trio_tasks.control_c import protected
 from trio_tasks.emitter import Emitter
 from trio_tasks.environment import loop_time
 from trio_tasks.errors import BrokerError, InternalError
@@ -39,9 +40,11 @@ from trio_tasks.processor.processor import Processor
 from trio_tasks.queues import StopReport
 from trio_tasks.running import RunnableHandler
 from trio_tasks.scheduler.scheduler import Scheduler
-from trio_tasks.strays import is_stray, steadfast
+from trio_tasks.strays import cancellable_task, is_stray, say_owner, steadfast
 
 if TYPE_CHECKING:
+    import asyncio
+
     from anyio.abc import TaskGroup, TaskStatus
 
 __all__ = ["LOOK_AGAIN_S", "OPEN", "Engine", "Settings", "State", "not_entered"]
@@ -126,6 +129,7 @@ class Engine:
         self._events = events
         self.home: Home | None = None
         self._nursery: TaskGroup
+        self._owner: asyncio.Task[object] | None = None
         self._leaving = False
         self._close = anyio.Event()
         self._starting: anyio.CancelScope | None = None
@@ -138,12 +142,13 @@ class Engine:
 
     async def __aenter__(self) -> Self:
         self.home = Home()
+        self._owner = cancellable_task()
         self._nursery = anyio.create_task_group()
         await self._nursery.__aenter__()
         try:
             # The keeper is shielded from here, when it is known to be there: of a cancel that comes
             # with its last step `start` would tell it, and wait for it, behind a shield for ever.
-            keeper = await self._nursery.start(self._keep_broker)
+            keeper = await self._nursery.start(protected(self._keep_broker))
             await checkpoint_if_cancelled()  # it may have heard of a cancel already, and end
             keeper.shield = True
         except BaseException as error:
@@ -209,9 +214,10 @@ class Engine:
 
     async def _keep_broker(self, *, task_status: TaskStatus[anyio.CancelScope]) -> None:
         """Keep the broker until the engine is left. Gives the scope that is to be shielded."""
+        say_owner(self._owner)
         with self._crashing("connected", "running", "stopping"), anyio.CancelScope() as scope:
             async with self.broker, anyio.create_task_group() as nursery:
-                nursery.start_soon(steadfast(self.postbox.run), self.broker)
+                nursery.start_soon(protected(steadfast(self.postbox.run)), self.broker)
                 try:
                     task_status.started(scope)
                     await steadfast(self._close.wait)()
@@ -245,6 +251,7 @@ class Engine:
         raise RuntimeError("start(): the TaskManager was stopped or left meanwhile")
 
     async def _work(self, queues: Sequence[str], *, task_status: TaskStatus[None]) -> None:
+        say_owner(self._owner)
         try:
             with self._crashing("running", "stopping"), anyio.CancelScope() as self._closing:
                 async with self._lifespan() as app:
@@ -327,8 +334,8 @@ class Engine:
         self.consumer = consumer
         consumer.on_stop(partial(self._stop_begins, scheduler))
         async with anyio.create_task_group() as nursery:
-            await nursery.start(consumer.run)
-            nursery.start_soon(steadfast(scheduler.run))
+            await nursery.start(protected(consumer.run))
+            nursery.start_soon(protected(steadfast(scheduler.run)))
             self.state = "running"
             log.info(
                 "worker %r has started: concurrency %d, %s",
@@ -349,15 +356,16 @@ class Engine:
             grace: seconds that handlers may go on.
             because_of: the name of the signal that has asked for it, if one has.
         """
-        if self._starting is not None:
-            self._starting.cancel()
-        elif self.consumer is not None and self.state in ("running", "stopping"):
+        if self.consumer is not None and self.state in ("running", "stopping"):
             if self.state == "running":
                 reason = f" because of {because_of}" if because_of else ""
                 allowed = f"with a grace of {grace:g} s" if grace > 0 else "without grace"
                 self._how_to_stop = f"{reason}, {allowed}"
             self.state = "stopping"
             self.consumer.request_stop(grace)
+        elif self._starting is not None:
+            # Not once it works: `start()` may have nothing left to do where a cancel would be heard.
+            self._starting.cancel()
 
     def hurry(self) -> None:
         """Cut short what a stop is waiting for: the grace, then the closing of the lifespan."""

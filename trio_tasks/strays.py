@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ParamSpec, cast
 
 import anyio
@@ -22,11 +23,26 @@ import sniffio
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["as_failure", "cancellable_task", "forget", "is_stray", "say_ignored", "steadfast"]
+__all__ = [
+    "as_failure",
+    "cancellable_task",
+    "forget",
+    "is_stray",
+    "say_ignored",
+    "say_owner",
+    "steadfast",
+]
 
 P = ParamSpec("P")
 
 log = logging.getLogger("trio_tasks.consumer")
+
+_owner: ContextVar[asyncio.Task[Any] | None] = ContextVar("owner", default=None)
+
+
+def say_owner(task: asyncio.Task[Any] | None) -> None:
+    """Say in which task the manager was entered, for the running task and those that it starts."""
+    _owner.set(task)
 
 
 def is_stray(error: BaseException) -> bool:
@@ -40,9 +56,17 @@ def is_stray(error: BaseException) -> bool:
 
 
 def _loop_ends() -> bool:
-    """Whether all tasks were cancelled: so does `asyncio.run` once the program's own has ended."""
+    """Whether all tasks were cancelled: so does `asyncio.run` once the program's own has ended.
+
+    The first of them to look sees it; those that come later may find tasks whose cancel was used
+    up meanwhile. But where the task has ended in which the manager was entered, nobody will ever
+    leave it, and a cancel is welcome from anyone.
+    """
     import asyncio
 
+    owner = _owner.get()
+    if owner is not None and owner.done():
+        return True
     return all(task.cancelling() for task in asyncio.all_tasks())
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import anyio
 import pytest
 
 from tests.manager.conftest import Managers
-from tests.manager.waiting import begun
+from tests.manager.waiting import begun, eventually
 from trio_tasks import Job, StopReport, TaskManager
 
 pytestmark = pytest.mark.anyio
@@ -119,3 +120,36 @@ async def test_a_thread_that_is_left_behind_is_a_warning(
 
 
 async def _nothing() -> None: ...
+
+
+class _Calls(logging.Handler):
+    """Does something in the moment in which a worker says that it has started."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        super().__init__()
+        self._call = call
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "has started" in record.getMessage():
+            self._call()
+
+
+@pytest.mark.both_loops
+async def test_a_stop_that_comes_before_start_has_returned_is_not_lost(
+    managers: Managers,
+) -> None:
+    # `start()` and the stop run in either order: a stop was lost every second time.
+    log = logging.getLogger("trio_tasks.task_manager")
+    for _ in range(12):
+        await _stopped_while_starting(_sleepy(managers), log)
+
+
+async def _stopped_while_starting(manager: TaskManager[Any], log: logging.Logger) -> None:
+    async with manager, anyio.create_task_group() as nursery:
+        stops = _Calls(lambda: nursery.start_soon(manager.stop))
+        log.addHandler(stops)
+        try:
+            await manager.start()
+            await eventually(lambda: manager.state == "connected")
+        finally:
+            log.removeHandler(stops)

@@ -17,7 +17,6 @@ debounces.py     debounce keys, asked for in batches
 logs.py          job.logger
 events.py        counters and in-process events
 shutdown.py      the stop protocol
-control_c.py     Ctrl-C belongs to the main task
 consumer.py      wires them
 ```
 """

@@ -18,7 +18,6 @@ import anyio
 from trio_tasks import environment, payloads
 from trio_tasks.broker import Broker, DebounceAsk, Delivery, Record, Registration
 from trio_tasks.consumer.attempt import Attempts, in_handler
-from trio_tasks.consumer.control_c import protected
 from trio_tasks.consumer.events import Events, QueueCounters
 from trio_tasks.consumer.feeder import Feed
 from trio_tasks.consumer.handling import Handling, Lookup
@@ -29,6 +28,7 @@ from trio_tasks.consumer.pulse import Pulse
 from trio_tasks.consumer.shutdown import shut_down
 from trio_tasks.consumer.slots import Slots
 from trio_tasks.consumer.timeouts import Timeouts
+from trio_tasks.control_c import protected
 from trio_tasks.errors import BrokerError
 from trio_tasks.job import Job
 from trio_tasks.options import Duration, check_int, check_name, duration_ms
@@ -132,7 +132,7 @@ class ConsumerCore:
             if not self._joined:
                 await self.join()
             async with anyio.create_task_group() as outer:
-                outer.start_soon(self._stop_when_cancelled)
+                outer.start_soon(protected(self._stop_when_cancelled))
                 with anyio.CancelScope(shield=True):
                     await self._serve(task_status)
                 outer.cancel_scope.cancel()

@@ -19,6 +19,7 @@ import anyio.lowlevel
 
 from trio_tasks import payloads
 from trio_tasks.consumer.pulse import Pulse
+from trio_tasks.control_c import protected
 from trio_tasks.errors import BrokerError, BrokerUnavailableError, SerializationError
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class JobLogs:
             self._under_way, self._waiting = self._waiting, {}
             async with anyio.create_task_group() as nursery:
                 for held, max_lines in self._under_way.items():
-                    nursery.start_soon(self._send, held, max_lines)
+                    nursery.start_soon(protected(self._send), held, max_lines)
             self._under_way = {}
             self._progress.fire()
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from trio_tasks.context import CancelReason
+from trio_tasks.control_c import protected
 
 if TYPE_CHECKING:
     from trio_tasks.consumer.attempt import Attempts
@@ -71,7 +72,7 @@ async def shut_down(
     with anyio.move_on_after(FLUSH_S):
         async with anyio.create_task_group() as nursery:
             for feed in feeds:
-                nursery.start_soon(feed.leave)
+                nursery.start_soon(protected(feed.leave))
         await relayed()
 
 
@@ -82,6 +83,6 @@ async def _idle_or(slots: Slots, skip_grace: anyio.Event) -> None:
             await skip_grace.wait()
             nursery.cancel_scope.cancel()
 
-        nursery.start_soon(skipped)
+        nursery.start_soon(protected(skipped))
         await slots.wait_idle()
         nursery.cancel_scope.cancel()

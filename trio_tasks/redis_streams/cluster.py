@@ -34,6 +34,7 @@ from typing import Final, TypeVar
 import anyio
 import anyio.abc
 
+from trio_tasks.control_c import protected
 from trio_tasks.environment import jitter, loop_time
 from trio_tasks.errors import BrokerError, BrokerUnavailableError
 from trio_tasks.redis_streams.address import Address
@@ -192,7 +193,7 @@ class ClusterLink:
                 outage_log=self._outage_log,
                 outages=NODE_OUTAGES,
             )
-            self._tasks.start_soon(known.run)
+            self._tasks.start_soon(protected(known.run))
         return known.link
 
     async def _locate_node(self, node: Node, known: _NodeLink) -> Address:
@@ -267,7 +268,7 @@ class ClusterLink:
 
         async with anyio.create_task_group() as tasks:
             for slot, places in by_slot.items():
-                tasks.start_soon(ask, slot, places)
+                tasks.start_soon(protected(ask), slot, places)
         return [answers[index] for index in range(len(calls))]
 
     async def _calls_at(

@@ -17,6 +17,7 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 
 from trio_tasks.broker import TOMBSTONE_MS
+from trio_tasks.control_c import protected
 from trio_tasks.environment import loop_time
 from trio_tasks.redis_streams.address import Address
 from trio_tasks.redis_streams.broker import RedisBroker
@@ -94,7 +95,7 @@ class ClusterSession(Session):
 
     async def _connect(self) -> None:
         deadline = loop_time() + self._settings.timeout
-        self._tasks.start_soon(self._cluster.run)
+        self._tasks.start_soon(protected(self._cluster.run))
         with said_of(self._settings.called):
             for link in await self._cluster.open(deadline):
                 await link.opened_by(deadline)
@@ -122,8 +123,8 @@ class ClusterSession(Session):
             wakes = self._wakes[queue] = Wakes(
                 wake=link, cmd=self._slot_link(queue), keys=self.keys, bell=None
             )
-            self._tasks.start_soon(link.run)
-            self._tasks.start_soon(wakes.run)
+            self._tasks.start_soon(protected(link.run))
+            self._tasks.start_soon(protected(wakes.run))
         return await wakes.wait(queue, timeout)
 
     def _new_keys(self, queue: str) -> QueueKeys:

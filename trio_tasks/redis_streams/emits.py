@@ -28,6 +28,7 @@ import anyio
 import anyio.abc
 
 from trio_tasks.broker import BATCH, STEP_BYTES, Emitted, NewJob
+from trio_tasks.control_c import protected
 from trio_tasks.environment import loop_time
 from trio_tasks.errors import BrokerError, BrokerUnavailableError, QueueFullError
 from trio_tasks.redis_streams.asking import Asks
@@ -104,7 +105,7 @@ class Emits:
             return await self._alone(queue, jobs, loop_time() + self._link.timeout)
         finally:
             if lane.waiting and not self._link.over:
-                self._tasks.start_soon(self._carry, queue, lane)
+                self._tasks.start_soon(protected(self._carry), queue, lane)
             else:
                 lane.clear()
 

@@ -48,6 +48,7 @@ from trio_tasks.broker import (
     Taken,
     TakeStatus,
 )
+from trio_tasks.control_c import protected
 from trio_tasks.errors import BrokerError, BrokerUnavailableError
 from trio_tasks.redis_streams import calls
 from trio_tasks.redis_streams.asking import OUTAGES, Asks
@@ -242,7 +243,7 @@ class RedisMembership:
         except BaseException:
             if not cmd.over:
                 self._owned = False
-                self._home.tasks.start_soon(self._give_back)
+                self._home.tasks.start_soon(protected(self._give_back))
             raise
         taken = reply.taken
         assert taken is not None

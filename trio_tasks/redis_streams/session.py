@@ -23,6 +23,7 @@ from typing import Final, TypeAlias, cast
 import anyio
 
 from trio_tasks.broker import Emitted, NewJob
+from trio_tasks.control_c import protected
 from trio_tasks.environment import Ids, loop_time
 from trio_tasks.errors import BrokerError
 from trio_tasks.redis_streams import calls
@@ -203,7 +204,7 @@ class ServerSession(Session):
 
     async def _connect(self) -> None:
         deadline = loop_time() + self._settings.timeout
-        self._tasks.start_soon(self._cmd.run)
+        self._tasks.start_soon(protected(self._cmd.run))
         with said_of(self._settings.called):
             await self._cmd.opened_by(deadline)
             await check_server(self._cmd)
@@ -217,8 +218,8 @@ class ServerSession(Session):
         """Open the connection that waits for work, unless that has been done."""
         if not self._waking:
             self._waking = True
-            self._tasks.start_soon(self._wake.run)
-            self._tasks.start_soon(self._wakes.run)
+            self._tasks.start_soon(protected(self._wake.run))
+            self._tasks.start_soon(protected(self._wakes.run))
 
     def watch(self, queue: str, job_id: str | None) -> AbstractAsyncContextManager[QueueWatch]:
         """See `Watches.watch`."""

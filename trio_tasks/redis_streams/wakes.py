@@ -29,6 +29,7 @@ from typing import Final, cast
 
 import anyio
 
+from trio_tasks.control_c import protected
 from trio_tasks.environment import loop_time
 from trio_tasks.errors import BrokerError, BrokerUnavailableError
 from trio_tasks.redis_streams.asking import Requests
@@ -140,7 +141,7 @@ class Wakes:
         """Serve the waiters until cancelled."""
         reported = ""
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._run_errands)
+            tasks.start_soon(protected(self._run_errands))
             while True:
                 if not self._lines:
                     self._somebody = anyio.Event()

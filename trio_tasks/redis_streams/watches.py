@@ -27,6 +27,7 @@ from typing import Final, TypeAlias, cast
 import anyio
 import anyio.abc
 
+from trio_tasks.control_c import protected
 from trio_tasks.environment import loop_time
 from trio_tasks.errors import BrokerError, BrokerUnavailableError
 from trio_tasks.redis_streams.asking import Requests
@@ -158,7 +159,7 @@ class Watches:
     def _added(self, queue: str) -> None:
         if self._link is None:
             self._link = self._new_link()
-            self._tasks.start_soon(self._read, self._link)
+            self._tasks.start_soon(protected(self._read), self._link)
         elif self._reading and queue not in self._reading:
             self._link.renew()
 
@@ -166,7 +167,7 @@ class Watches:
         """Read while anything is watched, and a little longer."""
         reported = ""
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(link.run)
+            tasks.start_soon(protected(link.run))
             while self._still_watched():
                 try:
                     await self._read_once(link)

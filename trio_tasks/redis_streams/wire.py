@@ -33,6 +33,7 @@ import anyio
 import anyio.lowlevel
 import hiredis
 
+from trio_tasks.control_c import protected
 from trio_tasks.environment import loop_time
 from trio_tasks.errors import BrokerUnavailableError
 from trio_tasks.redis_streams.address import Address
@@ -128,7 +129,7 @@ class Connection:
         failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
             for task in (self._read, self._write, self._keep_deadlines):
-                tasks.start_soon(task)
+                tasks.start_soon(protected(task))
             try:
                 yield
             except Exception as error:  # kept from the task group, which would wrap it

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import anyio
 
 from trio_tasks.broker import Broker
+from trio_tasks.control_c import protected
 from trio_tasks.errors import BrokerError
 from trio_tasks.plans import SchedulePlan
 from trio_tasks.scheduler.cron import Cron
@@ -68,8 +69,8 @@ class Scheduler:
         async with anyio.create_task_group() as nursery:
             self._scope = nursery.cancel_scope
             for queue, cron in self._crons.items():
-                nursery.start_soon(steadfast(cron.run))
-                nursery.start_soon(steadfast(self._relay), queue)
+                nursery.start_soon(protected(steadfast(cron.run)))
+                nursery.start_soon(protected(steadfast(self._relay)), queue)
 
     async def _relay(self, queue: str) -> None:
         while True:

@@ -15,18 +15,19 @@ On asyncio there is nothing to do: `asyncio.run` has Ctrl-C cancel the main task
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 import sniffio
 
 __all__ = ["protected"]
 
 P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def protected(
-    function: Callable[P, Coroutine[Any, Any, None]],
-) -> Callable[P, Coroutine[Any, Any, None]]:
+    function: Callable[P, Coroutine[Any, Any, R]],
+) -> Callable[P, Coroutine[Any, Any, R]]:
     """The function, so that Ctrl-C raises in the main task instead while it runs."""
     if sniffio.current_async_library() != "trio":
         return function
