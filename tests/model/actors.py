@@ -166,9 +166,10 @@ class StepAnswer(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """Who holds the debounce key."""
+    """Who holds the debounce key; `refused`: the server cannot say, the key is something else."""
 
     holder: str | None
+    refused: bool = False
 
 
 Answer: TypeAlias = OwnAnswer | StepAnswer | BeatAnswer | Asked | str | bool
@@ -378,6 +379,7 @@ class Kind:
         edge, digest: its debounce.
         order: of trailing jobs: how new its data are.
         raises: what finds its debounce key raises.
+        spoilt: its debounce key holds something else, so that the server refuses to say who has it.
         poison: whoever touches its data is killed.
     """
 
@@ -388,6 +390,7 @@ class Kind:
     digest: str = "key"
     order: int = 0
     raises: bool = False
+    spoilt: bool = False
     poison: bool = False
 
 

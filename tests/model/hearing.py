@@ -62,8 +62,8 @@ class Hearing:
                 worker = worker._replace(member=True, owned=True, stale=not counts, g=0)
             case Leave(), _:
                 worker = worker._replace(status="left", connected=False)
-            case Ask(delivery=delivery), Asked(holder=holder):
-                return self._may_run(state, index, worker, delivery, holder)
+            case Ask(delivery=delivery), Asked() as asked:
+                return self._may_run(state, index, worker, delivery, asked)
             case _:
                 raise AssertionError(what, answer)
         return state.with_worker(index, worker)
@@ -105,7 +105,7 @@ class Hearing:
         if outcome is not None:
             return state.hold(index, Held(delivery, "ended", outcome))
         if kind.raises:
-            return self._returned(state, index, delivery, policy.FAILED)
+            return self._returned(state, index, delivery, policy.MISUSED)
         asks = kind.edge == "leading" or (
             kind.edge == "trailing" and self._service.keeps(Rule.TRAILING_CHECKED)
         )
@@ -114,7 +114,7 @@ class Hearing:
         return self._begins(state, index, delivery)
 
     def _may_run(
-        self, state: World, index: int, worker: Worker, delivery: Delivery, holder: str | None
+        self, state: World, index: int, worker: Worker, delivery: Delivery, asked: Asked
     ) -> World:
         """The answer about a debounce key."""
         held = next((h for h in worker.held if h.token == delivery.token), None)
@@ -122,10 +122,12 @@ class Hearing:
             return state.with_worker(index, worker)  # it was given up meanwhile
         rest = tuple(h for h in worker.held if h is not held)
         state = state.with_worker(index, worker._replace(held=rest))
+        if asked.refused:
+            return state.hold(index, self.ended(held, policy.FAILED))
         kind = self._service.kind(delivery.b)
-        if holder is None and not self._service.keeps(Rule.ASKS_AS_PRESENT):
+        if asked.holder is None and not self._service.keeps(Rule.ASKS_AS_PRESENT):
             return self._begins(state, index, delivery)
-        decision = policy.decide(delivery, kind.attempts, DebounceAnswered(holder), 0)
+        decision = policy.decide(delivery, kind.attempts, DebounceAnswered(asked.holder), 0)
         outcome = policy.outcome(delivery, decision)
         if outcome is not None:
             return state.hold(index, held._replace(phase="ended", outcome=outcome))

@@ -47,6 +47,7 @@ class Invariant(StrEnum):
     CANCELLED = "17: a job that somebody wants cancelled is not tried again"
     OTHER_LIFE = "17: a cancel concerns the life that it was meant for"
     PRESENT = "23: a handler runs only while its start is the present one"
+    FOR_GOOD = "28: what would fail each further attempt is not tried again"
     NO_LOOP = "28: no job is handed out again and again while no time passes"
 
 
@@ -230,6 +231,8 @@ class Chronicle:
             if used < kind.attempts:
                 why = f"{job}: {used} of {kind.attempts}"
                 state = self.broken(state, Invariant.DEAD_FOR_A_REASON, why)
+        if letter == "t" and kind.raises:
+            state = self.broken(state, Invariant.FOR_GOOD, job)
         if letter in "csxz":
             history = history._replace(ended=True, noted=False)
         if letter == "c":

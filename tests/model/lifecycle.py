@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, assert_never
 
 from tests.model.explore import Step as Move
+from trio_tasks.errors import ConfigurationError
 from trio_tasks.job import FINAL_STATES, JobState
 from trio_tasks.options import ProcessorOptions, RetryPolicy
 from trio_tasks.processor.decisions import (
@@ -73,6 +74,7 @@ EVERY_END: Final[dict[str, Input]] = {
     "succeeds": Succeeded(),
     "fails": Failed(ValueError()),
     "fails for good": Failed(KeyError()),
+    "uses trio_tasks wrongly": Failed(ConfigurationError()),
     "times out": TimedOut(1_000),
     "asks for a retry": AskedRetry(),
     "asks for the DLQ": AskedDeadLetter("asked"),

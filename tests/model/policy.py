@@ -6,6 +6,7 @@ from functools import cache
 from typing import Final, assert_never
 
 from tests.model.store import Delivery, New, Outcome
+from trio_tasks.errors import ConfigurationError
 from trio_tasks.options import ProcessorOptions, RetryPolicy
 from trio_tasks.processor.decisions import (
     Cancel,
@@ -22,7 +23,7 @@ from trio_tasks.processor.facts import JobFacts
 from trio_tasks.processor.inputs import CancelRequested, Failed, Input, Succeeded
 from trio_tasks.processor.processor import Processor
 
-__all__ = ["CANCELLED", "FAILED", "GRACE_MS", "SUCCEEDED", "decide", "outcome"]
+__all__ = ["CANCELLED", "FAILED", "GRACE_MS", "MISUSED", "SUCCEEDED", "decide", "outcome"]
 
 GRACE_MS: Final = 10_000
 
@@ -32,6 +33,7 @@ _PROCESSOR: Final = Processor(
 
 SUCCEEDED: Final = Succeeded()
 FAILED: Final = Failed(ValueError())
+MISUSED: Final = Failed(ConfigurationError())
 CANCELLED: Final = CancelRequested("asked")
 
 

@@ -100,6 +100,8 @@ class Service:
                 answer = srv.beat(server, (sender, life))
             case Leave(life=life):
                 answer = srv.leave(server, (sender, life))
+            case Ask(delivery=delivery) if self.kind(delivery.b).spoilt:
+                answer = Asked(None, refused=True)
             case Ask(delivery=delivery, edge=edge, digest=digest):
                 answer = Asked(srv.debounce(server, delivery.token, edge, digest, WINDOW_MS))
             case New():

@@ -82,7 +82,7 @@ def answered(answer: Answer) -> str:
             return (
                 f"{'alive' if alive else 'dead'}{', cancel ' if cancels else ''}{' '.join(cancels)}"
             )
-        case Asked(holder=holder):
-            return f"held by {holder}"
+        case Asked(holder=holder, refused=refused):
+            return "refused" if refused else f"held by {holder}"
         case _:
             return str(answer)

@@ -76,12 +76,22 @@ SHORT: Final = (
     world(
         {Rule.RETRY_COUNTS: "28"},
         Setting(
-            name="the key function of a debounced job raises",
+            name="the server refuses to say who holds a debounce key",
             jobs=("a",),
-            kinds={"a": Kind(raises=True)},
+            kinds={"a": Kind(edge="leading", spoilt=True)},
             workers=1,
             tick=5_000,
             age=5_000,
+        ),
+    ),
+    world(
+        {},
+        Setting(
+            name="the key function of a debounced job raises",
+            jobs=("a",),
+            kinds={"a": Kind(edge="leading", raises=True)},
+            workers=1,
+            faults={"break": 1},
         ),
     ),
     # -- connections
