@@ -7,12 +7,23 @@ from __future__ import annotations
 
 import pytest
 from msgspec.structs import replace
+from redis.exceptions import ResponseError
 
 from tests.lua.desk import Desk
-from trio_tasks.broker import RECORD_VERSION, Applied, Record, ScheduleRecord, StartToken
+from trio_tasks.broker import (
+    RECORD_VERSION,
+    Applied,
+    Debounce,
+    Record,
+    ScheduleRecord,
+    StartToken,
+)
 from trio_tasks.job import JobState
+from trio_tasks.options import Edge
 from trio_tasks.processor.decisions import Die, Release
 from trio_tasks.redis_streams import calls
+
+KEY = "key"
 
 
 @pytest.fixture(autouse=True)
@@ -180,3 +191,74 @@ def declare(desk: Desk, name: str) -> ScheduleRecord:
         next_at_ms=desk.now_ms() + 60_000,
     )
     return desk.ask(calls.declare(desk.keys, schedule, replace=False))
+
+
+# --- Keys of another type -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spoilt", ["text", "a b", ""])
+@pytest.mark.parametrize("edge", ["leading", "trailing"])
+def test_a_debounce_key_that_is_none_of_ours_counts_as_absent(
+    desk: Desk, spoilt: str, edge: Edge
+) -> None:
+    clerk = desk.clerk()
+    if edge == "trailing":
+        spoil(desk, desk.keys.debounce(KEY), spoilt)
+        desk.make_due(desk.emit(debounce=Debounce("trailing", 60_000, KEY)))
+    else:
+        desk.emit()
+    delivery = clerk.take_one()
+    if edge == "leading":
+        spoil(desk, desk.keys.debounce(KEY), spoilt)
+
+    assert clerk.debounce(delivery, edge=edge) == delivery.token.job_id
+
+    holder = desk.word("GET", desk.keys.debounce(KEY)) or ""
+    assert holder.startswith(delivery.token.job_id)
+
+
+def test_a_job_dies_though_its_debounce_key_is_something_else(desk: Desk) -> None:
+    clerk = desk.clerk()
+    delivery = clerk.start()
+    clerk.debounce(delivery)
+    spoil(desk, desk.keys.debounce(KEY), "")
+
+    assert clerk.commit(clerk.outcome(delivery, Die("x"))) == [Applied.APPLIED]
+
+    assert desk.do("TYPE", desk.keys.debounce(KEY)) == b"list", "it was not ours to delete"
+    assert desk.pending() == {}
+
+
+def test_an_emit_of_an_id_whose_record_is_something_else_is_told_the_key(desk: Desk) -> None:
+    desk.do("SET", desk.keys.job("chosen"), "text")
+
+    with pytest.raises(ResponseError, match=f"MISPLACED key {desk.keys.job('chosen')} is not"):
+        desk.emit("chosen")
+
+    assert desk.word("GET", desk.keys.job("chosen")) == "text"
+    desk.do("DEL", desk.keys.job("chosen"))
+    desk.emit("chosen")
+    assert desk.clerk().take_ids(5) == ["chosen"]
+
+
+def test_a_list_leaves_out_records_that_are_none_and_shows_jobs_whose_log_is_none(
+    desk: Desk,
+) -> None:
+    spoilt, good = desk.emit(delay_ms=60_000), desk.emit(delay_ms=60_000)
+    desk.do("SET", desk.keys.job(spoilt), "text")
+    desk.do("SET", desk.keys.log(good), "text")
+
+    assert desk.listed(JobState.DELAYED) == [good]
+    first, second = desk.ask(calls.read(desk.keys, [spoilt, good], logs=True))
+    assert first is None
+    assert second is not None
+    assert list(second.logs) == []
+
+
+def spoil(desk: Desk, key: str, text: str) -> None:
+    """Put a text there, or, for none, a list."""
+    desk.do("DEL", key)
+    if text:
+        desk.do("SET", key, text)
+    else:
+        desk.do("RPUSH", key, "an element")

@@ -87,6 +87,8 @@ async def step_or_halves(
             raise
         on_halves(error)
         if len(entries) == 1:
+            if want:  # perhaps it was the taking that failed
+                return await step_or_halves(membership, entries, 0, on_halves)
             return StepReply([Applied.REFUSED], None)
         middle = len(entries) // 2
         first = await step_or_halves(membership, entries[:middle], 0, on_halves)

@@ -6,6 +6,7 @@ session.py         what a broker is while it is entered: its connections, and wh
 emits.py           group commit of emits         membership.py  a worker's place in a queue
 wakes.py           waiting for work              watches.py     waiting for changes of jobs
 relay.py           children and dead letters on their way to other slots
+misplaced.py       which key is of the wrong type, where a script cannot go on
 checks.py          what a server must be         codec.py       what is stored in the keys
 keys.py            every key's name and type     scripts.py     a script: source, hash, call
 calls/             one typed, I/O-free wrapper per script of lua/

@@ -28,6 +28,7 @@ from trio_tasks.redis_streams.emits import Emits
 from trio_tasks.redis_streams.keys import QueueKeys
 from trio_tasks.redis_streams.link import Link
 from trio_tasks.redis_streams.membership import Memberships
+from trio_tasks.redis_streams.misplaced import Naming
 from trio_tasks.redis_streams.outage_log import OutageLog
 from trio_tasks.redis_streams.session import Session, Settings
 from trio_tasks.redis_streams.slot_link import SlotLink
@@ -73,7 +74,7 @@ class ClusterSession(Session):
 
     def __init__(self, settings: Settings, nodes: Sequence[Address]) -> None:
         super().__init__(settings)
-        self.cmd = self._cluster = ClusterLink(
+        self._cluster = ClusterLink(
             nodes,
             timeout=settings.timeout,
             tasks=self._tasks,
@@ -81,6 +82,7 @@ class ClusterSession(Session):
             on_connect=self._prepare,
             on_moved=self._moved,
         )
+        self.cmd = Naming(self._cluster)
         self.memberships = Memberships(
             cmd=self.cmd, wait=self._wait, tasks=self._tasks, tombstone_ms=settings.tombstone_ms
         )

@@ -8,12 +8,30 @@ them all. Scripts get the fixed names as KEYS, always all of them in the order o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
+
 from trio_tasks.options import check_name
 
-__all__ = ["LEVELS", "QueueKeys", "dead_letter_key", "queues_key"]
+__all__ = ["LEVELS", "QueueKeys", "dead_letter_key", "queues_key", "types_of_shared"]
 
 LEVELS = range(9, -1, -1)
 """The priorities, in the order in which they are served."""
+
+
+_FIXED_TYPES: Final = (
+    ("m", "hash"),
+    ("c", "zset"),
+    ("ci", "hash"),
+    ("z", "zset"),
+    ("w", "list"),
+    ("x", "hash"),
+    ("cron", "zset"),
+    ("out", "stream"),
+    ("ev", "stream"),
+    ("dlq", "zset"),
+)
+"""`QueueKeys.fixed`, and what the server calls their types."""
 
 
 def queues_key(namespace: str) -> str:
@@ -27,6 +45,22 @@ def dead_letter_key(stream: str) -> str:
     It belongs to other programs and lies in any slot, so it is written by the relay only.
     """
     return check_name("stream", stream)
+
+
+def types_of_shared(keys: Sequence[str | bytes]) -> dict[str, str]:
+    """Keys without which a script that is given `keys` cannot run, and what `TYPE` says of them.
+
+    Of a queue: the fixed ones, the levels and the rows set aside. Else a single dead-letter stream.
+    """
+    first = str(keys[0])
+    if len(keys) == 1:
+        return {first: "stream"}
+    prefix = first.removesuffix("m")
+    streams = [*(f"s:{level}" for level in LEVELS), "aside"]
+    return {
+        prefix + name: kind
+        for name, kind in (*_FIXED_TYPES, *((name, "stream") for name in streams))
+    }
 
 
 class QueueKeys:
@@ -82,18 +116,7 @@ class QueueKeys:
         self.out = prefix + "out"  # stream: children for other queues, dead letters
         self.events = prefix + "ev"  # stream: ids of jobs that changed, about 1000 batches
         self.dlq = prefix + "dlq"  # ZSET: dead job → dead at, ms
-        self.fixed: tuple[str, ...] = (
-            self.meta,
-            self.leases,
-            self.incarnations,
-            self.due,
-            self.wake,
-            self.cancels,
-            self.cron,
-            self.out,
-            self.events,
-            self.dlq,
-        )
+        self.fixed: tuple[str, ...] = tuple(prefix + name for name, _ in _FIXED_TYPES)
         if whole:
             self.fixed += (prefix + "never",)
 

@@ -55,6 +55,7 @@ from trio_tasks.redis_streams.asking import OUTAGES, Asks
 from trio_tasks.redis_streams.calls import Call, OwnReply, OwnStatus
 from trio_tasks.redis_streams.evaluation import evaluate
 from trio_tasks.redis_streams.keys import QueueKeys
+from trio_tasks.redis_streams.misplaced import MisplacedKeyError
 from trio_tasks.redis_streams.wire import Connection, RedisReplyError
 
 __all__ = ["Memberships", "RedisMembership"]
@@ -238,10 +239,10 @@ class RedisMembership:
         ordinal = self._ordinal
         try:
             reply = await cmd.call(self._step(outcomes, want))
-        except BrokerUnavailableError:
-            raise  # see `_give_back`
-        except BaseException:
-            if not cmd.over:
+        except BaseException as error:
+            # Where the connection is lost the next one begins with an announcement.
+            lost = isinstance(error, BrokerUnavailableError)
+            if not cmd.over and (not lost or isinstance(error, MisplacedKeyError)):
                 self._owned = False
                 self._home.tasks.start_soon(protected(self._give_back))
             raise

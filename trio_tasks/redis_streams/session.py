@@ -34,6 +34,7 @@ from trio_tasks.redis_streams.emits import Emits
 from trio_tasks.redis_streams.keys import QueueKeys, queues_key
 from trio_tasks.redis_streams.link import Link
 from trio_tasks.redis_streams.membership import Memberships
+from trio_tasks.redis_streams.misplaced import Naming
 from trio_tasks.redis_streams.outage_log import OutageLog
 from trio_tasks.redis_streams.scripts import all_scripts
 from trio_tasks.redis_streams.wakes import Wakes
@@ -169,7 +170,7 @@ class ServerSession(Session):
         super().__init__(settings)
         self._waking = False
         outage_log = OutageLog()
-        cmd = self.cmd = self._cmd = Link(
+        cmd = self._cmd = Link(
             settings.locate,
             name="cmd",
             label=settings.label,
@@ -183,13 +184,14 @@ class ServerSession(Session):
         self._wakes: Final = Wakes(
             wake=self._wake, cmd=cmd, keys=self.keys, bell=self._private_keys().wake
         )
+        self.cmd = Naming(cmd)
         self.memberships = Memberships(
-            cmd=cmd,
+            cmd=self.cmd,
             wait=self._wakes.wait,
             tasks=self._tasks,
             tombstone_ms=settings.tombstone_ms,
         )
-        self.emits = Emits(cmd, self._tasks, self._enqueue)
+        self.emits = Emits(self.cmd, self._tasks, self._enqueue)
         self._watches: Final = Watches(
             tasks=self._tasks,
             cmd=cmd,

@@ -29,7 +29,10 @@ local function complete(id, entry, idle, result, section)
   else
     new = redis.pcall('HSET', key, 's', 'c', 'f', finished)
   end
-  if type(new) == 'table' then return 'E', false end
+  if type(new) == 'table' then -- a record that is none counts as absent, and stays
+    count('df')
+    return 'G', true
+  end
   if new == (with_result and 3 or 2) then
     call('DEL', key)
     count('df')

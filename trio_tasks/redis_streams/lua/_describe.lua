@@ -1,7 +1,7 @@
 -- A job as calls/looking.py expects it: {id, state letter, deliveries, started (ms, -1: it does not
 -- run), {field, value …}, {log line …}}; false: it is gone, or past its retention.
 local function describe(id, with_log)
-  local flat = call('HGETALL', JOB .. id)
+  local flat = redis.pcall('HGETALL', JOB .. id)
   local job = {}
   for i = 1, #flat, 2 do job[flat[i]] = flat[i + 1] end
   if not job.s then return false end
@@ -13,6 +13,6 @@ local function describe(id, with_log)
     local row = not rows.err and rows[1]
     if row and row[2] ~= RELEASED then letter, deliveries, started = 'r', row[4], now - row[3] end
   end
-  local log = with_log and call('LRANGE', LOG .. id, 0, -1) or {}
-  return { id, letter, deliveries, started, flat, log }
+  local log = with_log and redis.pcall('LRANGE', LOG .. id, 0, -1) or {}
+  return { id, letter, deliveries, started, flat, log.err and {} or log }
 end

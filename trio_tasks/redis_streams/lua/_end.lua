@@ -36,9 +36,15 @@ end
 
 local function starts_with(text, head) return string.sub(text, 1, #head) == head end
 
+-- What a debounce key says; nothing if that is none of our values.
+local function holder_of(digest)
+  local holder = redis.pcall('GET', DEBOUNCE .. digest)
+  if type(holder) == 'string' and string.find(holder, '^%S+ %S+ %d+$') then return holder end
+end
+
 -- Releases a leading debounce key that this life of a job holds.
 local function reopen(digest, id)
-  local holder = call('GET', DEBOUNCE .. digest)
+  local holder = holder_of(digest)
   if holder and starts_with(holder, life(id, call('HGET', JOB .. id, 'n'))) then
     call('DEL', DEBOUNCE .. digest)
   end

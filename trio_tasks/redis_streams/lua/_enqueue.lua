@@ -35,10 +35,10 @@ end
 
 -- Trailing debounce: the last job of the key is replaced if it waits; the key names this one.
 local function become_last(digest, id, number, window, retention)
-  local last, since = call('GET', DEBOUNCE .. digest), NOW
+  local last, since = holder_of(digest), NOW
   if last then
     local former, _, burst = string.match(last, '^(%S+) (%S+) (%S+)$')
-    local job = call('HMGET', JOB .. former, 's', 'n')
+    local job = redis.pcall('HMGET', JOB .. former, 's', 'n')
     if job[1] == 'd' and legal('d', 's') and starts_with(last, life(former, job[2])) then
       call('ZREM', DUE, former)
       end_idle(former, 's', 'debounced', id, retention)
@@ -61,7 +61,8 @@ local function enqueue(id, blob, options)
   end
   local level, number, due, deadline, digest, window, retention, mode =
     string.match(options, '^(%d) (%S+) (%S+) (%S+) (%S+) (%d+) (%d+) (%l)$')
-  local old = call('HMGET', key, 's', 'n', 'gen')
+  local old = redis.pcall('HMGET', key, 's', 'n', 'gen')
+  if old.err then misplaced(key) end
   local answer = old[1] and answered(id, old[1], old[2], number, mode == 'l')
   if answer then return answer end
 

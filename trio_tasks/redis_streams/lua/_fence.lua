@@ -1,7 +1,8 @@
 -- The fence: which starts are still what their tokens say. A start is (incarnation, entry,
 -- deliveries); it is the present one while the pending list says the same.
 local function pending(level, incarnation, first, last, limit)
-  local rows = redis.pcall('XPENDING', STREAM .. level, 'g', first, last, limit, incarnation)
+  local rows = unless_misplaced(
+    redis.pcall('XPENDING', STREAM .. level, 'g', first, last, limit, incarnation))
   return rows.err and {} or rows -- no stream or no group: nothing is pending
 end
 

@@ -35,8 +35,7 @@ end
 local function apply(id, level, entry, token, idle, o)
   local key, answer, kind = JOB .. id, 'A', o.kind
   local job = redis.pcall('HMGET', key, 'e', 'us', 'dg')
-  if job.err then return 'E', false end
-  if job[1] ~= entry then count('df'); return 'G', true end
+  if job.err or job[1] ~= entry then count('df'); return 'G', true end
 
   local asked = cancel_request(id)
   if asked and kind ~= 'c' and kind ~= 'x' then

@@ -39,8 +39,8 @@ end
 
 -- The new entries of a level. Returns nil if the group is gone, else the entries.
 local function read_new(level, incarnation, room)
-  local read = redis.pcall('XREADGROUP', 'GROUP', 'g', incarnation, 'COUNT', room,
-    'STREAMS', STREAM .. level, '>')
+  local read = unless_misplaced(redis.pcall('XREADGROUP', 'GROUP', 'g', incarnation,
+    'COUNT', room, 'STREAMS', STREAM .. level, '>'))
   if not read then return {} end
   if read.err then return nil end
   return read[1][2]

@@ -14,11 +14,15 @@
 --@include fence
 -- The holder's record names the key: whoever ends the job, and knows no more of it, reopens it.
 local function leading(digest, id, entry, window)
-  local key, job = DEBOUNCE .. digest, call('HMGET', JOB .. id, 'e', 'n', 'dg')
+  local key, job = DEBOUNCE .. digest, redis.pcall('HMGET', JOB .. id, 'e', 'n', 'dg')
   if job[1] ~= entry then return false end
   local mine = life(id, job[2])
   local taken = call('SET', key, mine .. NOW, 'NX', 'PX', window)
-  local holder = taken and mine or call('GET', key)
+  local holder = taken and mine or holder_of(digest)
+  if not holder then -- spoilt: counts as absent
+    call('SET', key, mine .. NOW, 'PX', window)
+    holder = mine
+  end
   if starts_with(holder, mine) then
     if job[3] ~= digest then call('HSET', JOB .. id, 'dg', digest) end
     return id
@@ -28,7 +32,7 @@ local function leading(digest, id, entry, window)
 end
 
 local function trailing(digest, id, window)
-  local holder = call('GET', DEBOUNCE .. digest)
+  local holder = holder_of(digest)
   if not holder then return id end
   call('PEXPIRE', DEBOUNCE .. digest, ms(window + TOMBSTONE))
   return string.match(holder, '^%S+')
