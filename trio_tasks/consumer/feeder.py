@@ -386,10 +386,14 @@ class Feed:
             log.error("queue %r: the broker refused a step: %s", self.queue, text)
 
     def _started(self, membership: Membership, taken: Taken) -> int:
-        """Fill slots with what was handed out; how many slots are used."""
+        """Fill slots with what was handed out; how many slots are used.
+
+        What came too old (`stale`) is given back by the attempt, which asks in the moment in which
+        its handler would begin.
+        """
         if not taken.deliveries:
             return 0
-        left = membership is not self.membership or self.draining or self.stale()
+        left = membership is not self.membership or self.draining
         if not self._broker.remote and not self.held:
             self._no_longer_idle()
         used, now = 0, loop_time()
@@ -397,7 +401,7 @@ class Feed:
             held = Held(delivery, self, taken.now_ms, now)
             self.held.add(held)
             if left:
-                # Of an incarnation that was left, or too old, or too late: given back, not begun.
+                # Of an incarnation that was left, or too late: given back, not begun.
                 held.cause = CancelReason.SHUTDOWN if self.draining else CancelReason.LEASE_LOST
                 self._attempts.give_up(held)
             else:
