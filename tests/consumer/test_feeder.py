@@ -24,6 +24,7 @@ from trio_tasks import Context, Emit, Job, JobState, TaskManager
 from trio_tasks.broker import Applied, Outcome, StepReply, Taken, TakeStatus
 from trio_tasks.consumer import feeder, lease_keeper
 from trio_tasks.environment import loop_time
+from trio_tasks.errors import BrokerError
 from trio_tasks.processor.decisions import Complete
 
 pytestmark = pytest.mark.anyio
@@ -531,3 +532,28 @@ async def test_an_answer_of_take_read_after_the_lease_was_lost_is_released_by_to
         assert (job.attempt, job.interruptions) == (1, 0)
     assert calls == [False]
     assert membership.step == step
+
+
+async def test_a_step_that_fails_in_its_take_does_not_cost_the_outcome_that_it_carries(
+    remote: FaultyBroker, calls: list[Any]
+) -> None:
+    manager = manager_on(remote)
+
+    @manager.handler("job", attempts=1)
+    async def handler(job: Job[int]) -> None:
+        calls.append(job.data)
+
+    async with manager:
+        await manager.start()
+        membership = remote.memberships[-1]
+        step = membership.step
+
+        async def cannot_take(outcomes: Sequence[Outcome], want: int) -> StepReply:
+            if outcomes and want:
+                raise BrokerError("refused")
+            return await step(outcomes, want)
+
+        membership.step = cannot_take
+        ref = await manager.emit(handler, 1)
+        await ref.result(timeout=100)
+    assert calls == [1]

@@ -54,6 +54,21 @@ async def test_an_occurrence_becomes_one_job_whichever_request_fails(
     assert _is_complete(calls, 60)
 
 
+async def test_a_tick_that_is_refused_again_and_again_is_said_once(
+    broker: FaultyBroker, calls: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = _ticking(broker, calls, "* * * * *")
+    async with manager:
+        await manager.start()
+        for _ in range(5):
+            broker.break_next("tick", Fault.REFUSED)
+        await anyio.sleep(5 * MINUTE)
+    assert len(calls) >= 4
+    refusals = [r.getMessage() for r in caplog.records if "refuses" in r.getMessage()]
+    assert len(refusals) == 1
+    assert "'default'" in refusals[0]
+
+
 async def test_many_schedulers_make_one_job_per_occurrence(
     broker: FaultyBroker, calls: list[Any]
 ) -> None:

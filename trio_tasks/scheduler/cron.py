@@ -17,7 +17,12 @@ import anyio
 
 from trio_tasks import environment
 from trio_tasks.broker import Broker, ScheduleRecord, TickAnswer
-from trio_tasks.errors import BrokerError, ConfigurationError, QueueFullError
+from trio_tasks.errors import (
+    BrokerError,
+    BrokerUnavailableError,
+    ConfigurationError,
+    QueueFullError,
+)
 from trio_tasks.job import instant
 from trio_tasks.plans import SchedulePlan, declare, occurrence
 from trio_tasks.processor.repeat import Repeat
@@ -55,6 +60,7 @@ class Cron:
         self._is_full = False
         self._changed: set[str] = set()
         self._unreadable: set[str] = set()
+        self._refused = ""  # what was said of it
 
     def hint(self, in_ms: int | None) -> None:
         """A take has told when the next occurrence is: wake up, if it is sooner than known.
@@ -82,8 +88,10 @@ class Cron:
                 if self._declared and environment.loop_time() >= self._declare_at:
                     await self._renew()
                 wait_s = await self._tick_due()
-            except BrokerError:
+                self._refused = ""
+            except BrokerError as error:
                 wait_s = PAUSE_S
+                self._report(error)
             now = environment.loop_time()
             self._next_at = None if wait_s is None else now + wait_s
             longest_s = LONGEST_SLEEP_S if self._broker.remote else None
@@ -95,6 +103,12 @@ class Cron:
             with anyio.move_on_after(wait_s):
                 await self._hint.wait()
             self._hint = anyio.Event()
+
+    def _report(self, error: BrokerError) -> None:
+        """Say once that the broker refuses what we ask. That it is away it says itself."""
+        if not isinstance(error, BrokerUnavailableError) and str(error) != self._refused:
+            self._refused = str(error)
+            log.error("schedules of queue %r: the broker refuses: %s", self._queue, error)
 
     async def declare(self) -> None:
         """Put the handlers' schedules into force.
