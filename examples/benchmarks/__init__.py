@@ -1,0 +1,11 @@
+"""This engine beside its peers, measured in one run: `python -m examples.benchmarks`.
+
+- `systems.py`: what is compared, each with what it needs and how it is configured
+- `peers/`: one script a system; all do the same, see `peers/harness.py`
+- `environments.py`: an environment of its own for each peer, in a cache directory
+- `server.py`: a fresh server for each measurement, and its counters
+- `measures.py`: what is measured
+- `running.py`: one measurement: server, processes, reports
+- `rounds.py`: the order: interleaved, so that a busy minute falls on all
+- `results.py`, `tables.py`, `plot.py`: medians, Markdown, and the plot
+"""

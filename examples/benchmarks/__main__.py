@@ -1,0 +1,113 @@
+"""`python -m examples.benchmarks`: this engine and its peers, side by side, in one run.
+
+Prints the tables as Markdown; `--output` keeps them with every sample (JSON) and a plot (SVG).
+Takes about twenty minutes with all systems; `--quick` a few seconds a system, for a first look.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from examples.benchmarks.environments import (
+    Environment,
+    UnavailableError,
+    default_cache,
+    prepare,
+    prepare_python,
+)
+from examples.benchmarks.measures import DRAINS, EMITS, MEASURES, Measure
+from examples.benchmarks.results import Results
+from examples.benchmarks.rounds import Plan, run_rounds
+from examples.benchmarks.server import fresh_server
+from examples.benchmarks.systems import SYSTEMS, System
+from examples.benchmarks.tables import to_markdown
+
+_USUAL = Plan()
+_QUICK = Plan(rounds=1, seconds=None, probe=100, idle=10)
+
+
+def main() -> None:
+    """Measure, and say what was found."""
+    chosen = _arguments()
+    with fresh_server() as server:
+        results = Results(server.version(), chosen.plan.rounds)
+    running = _prepare(chosen.systems, chosen.cache, results)
+    run_rounds(chosen.plan, chosen.measures, running, results)
+    text = to_markdown(results, chosen.systems)
+    print(text, end="")
+    if chosen.output is not None:
+        _write(chosen.output, text, results, chosen.cache)
+
+
+def _prepare(systems: Sequence[System], cache: Path, results: Results) -> dict[System, Environment]:
+    """The systems that can run here; what keeps the others from it becomes part of the results."""
+    running: dict[System, Environment] = {}
+    for system in systems:
+        try:
+            running[system] = prepare(system, cache)
+        except UnavailableError as error:
+            results.troubles.append((system.name, f"cannot be installed: {error}"))
+        else:
+            results.versions[system.name] = running[system].version
+    return running
+
+
+def _write(output: Path, text: str, results: Results, cache: Path) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    data = output / "benchmarks.json"
+    (output / "benchmarks.md").write_text(text)
+    data.write_text(results.to_json({"working off": DRAINS, "emitting": EMITS}))
+    try:
+        python = prepare_python("plot", ("matplotlib~=3.10",), cache)
+    except UnavailableError as error:
+        print(f"no plot: {error}", file=sys.stderr)
+        return
+    script = Path(__file__).with_name("plot.py")
+    picture = output / "benchmarks.svg"
+    subprocess.run([str(python), str(script), str(data), str(picture)], check=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """What the command line asks for."""
+
+    plan: Plan
+    systems: Sequence[System]
+    measures: Sequence[Measure]
+    cache: Path
+    output: Path | None
+
+
+def _arguments() -> _Chosen:
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.benchmarks",
+        description="This engine and its peers, side by side, in one run.",
+    )
+    add = parser.add_argument
+    add("--quick", action="store_true", help="one short round: figures of no worth")
+    add("--rounds", type=int, default=_USUAL.rounds, help="measurements of each kind; default 5")
+    add("--seconds", type=float, default=_USUAL.seconds, help="that each takes; default 1")
+    systems, measures = [each.name for each in SYSTEMS], [each.name for each in MEASURES]
+    add("--system", action="append", choices=systems, metavar="NAME", help=", ".join(systems))
+    add("--measure", action="append", choices=measures, metavar="NAME", help=", ".join(measures))
+    add("--cache", type=Path, default=default_cache(), help="for the peers' environments")
+    add("--output", type=Path, help="directory for the tables, every sample, and a plot")
+    given = parser.parse_args()
+    if given.rounds < 1 or given.seconds <= 0:
+        parser.error("--rounds is at least 1, --seconds more than 0")
+    return _Chosen(
+        plan=_QUICK if given.quick else Plan(given.rounds, given.seconds),
+        systems=[each for each in SYSTEMS if each.name in (given.system or systems)],
+        measures=[each for each in MEASURES if each.name in (given.measure or measures)],
+        cache=given.cache,
+        output=given.output,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""What is measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from examples.benchmarks.systems import OURS, How, System
+
+__all__ = ["COST", "DRAINS", "EMITS", "IDLE", "MEASURES", "Measure"]
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One column of the tables.
+
+    Attributes:
+        name: as it is shown.
+        kind: "drain": jobs that wait are worked off by one process; "emit": one process emits
+            while nobody works; "idle": from before an emit to the start of the handler, in
+            another process that has nothing else to do.
+        concurrency: handlers at once.
+        nap: seconds that a handler sleeps.
+        how: the jobs are emitted.
+        tasks: that emit at once, if that is how.
+        ours_alone: the peers are not asked.
+    """
+
+    name: str
+    kind: Literal["drain", "emit", "idle"]
+    concurrency: int = 1
+    nap: float = 0.0
+    how: How = "bulk"
+    tasks: int = 1
+    ours_alone: bool = False
+
+    def suits(self, system: System) -> bool:
+        """Whether the system has what this measures."""
+        if self.ours_alone:
+            return system.name == OURS
+        return self.kind != "emit" or self.how in system.emits
+
+
+COST = Measure("drain, 32", "drain", concurrency=32)
+DRAINS = (
+    Measure("drain, 1", "drain", concurrency=1),
+    Measure("drain, 4", "drain", concurrency=4),
+    COST,
+    Measure("drain, 100", "drain", concurrency=100),
+    Measure("10 ms jobs, 100", "drain", concurrency=100, nap=0.01),
+    Measure("10 ms jobs, 500", "drain", concurrency=500, nap=0.01, ours_alone=True),
+)
+EMITS = (
+    Measure("emit, bulk", "emit", how="bulk"),
+    Measure("emit, 32 tasks", "emit", how="tasks", tasks=32),
+    Measure("emit, 500 tasks", "emit", how="tasks", tasks=500),
+    Measure("emit, one by one", "emit", how="one"),
+)
+IDLE = Measure("idle latency", "idle", concurrency=4)
+MEASURES = (*DRAINS, *EMITS, IDLE)

@@ -1,0 +1,112 @@
+"""The results as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from examples.benchmarks.measures import COST, DRAINS, EMITS, IDLE, Measure
+from examples.benchmarks.results import Results
+from examples.benchmarks.systems import OURS, System
+
+__all__ = ["to_markdown"]
+
+_Cell = Callable[[str], str]
+
+
+def to_markdown(results: Results, systems: Iterable[System]) -> str:
+    """All tables; a system without samples is in the last one, with the reason.
+
+    Args:
+        results: of a run.
+        systems: that were asked for, in their order.
+    """
+    asked = list(systems)
+    running = [system.name for system in asked if system.name in results.versions]
+    head = (
+        f"{results.server}, {results.machine}. Medians of {results.rounds} interleaved round(s);"
+        " one worker process, one process that emits."
+    )
+    tables = [
+        head,
+        _table("Jobs per second", running, _rates(results, (*DRAINS, *EMITS))),
+        _table(f"{OURS} compared: its rate ÷ theirs", running, _ratios(results)),
+        _table("Idle, and the cost of a no-op job at concurrency 32", running, _costs(results)),
+        _table("Systems", [system.name for system in asked], _about(results, asked)),
+    ]
+    if results.troubles:
+        tables.append("\n".join(f"- {system}: {what}" for system, what in results.troubles))
+    return "\n\n".join(tables) + "\n"
+
+
+def _rates(results: Results, measures: Sequence[Measure]) -> dict[str, _Cell]:
+    def cell(measure: Measure) -> _Cell:
+        return lambda system: _count(results.rate(system, measure))
+
+    return {measure.name: cell(measure) for measure in measures}
+
+
+def _ratios(results: Results) -> dict[str, _Cell]:
+    def cell(measure: Measure) -> _Cell:
+        def ratio(system: str) -> str:
+            ours, theirs = results.rate(OURS, measure), results.rate(system, measure)
+            return _number(ours / theirs if ours and theirs else None, "×")
+
+        return ratio
+
+    return {measure.name: cell(measure) for measure in (*DRAINS, *EMITS) if not measure.ours_alone}
+
+
+def _costs(results: Results) -> dict[str, _Cell]:
+    return {
+        "idle latency p50 (ms)": lambda system: _number(results.latency(system, IDLE, 50)),
+        "p99 (ms)": lambda system: _number(results.latency(system, IDLE, 99)),
+        "worker CPU (µs)": lambda system: _number(
+            results.median(system, COST, lambda sample: sample.client_us)
+        ),
+        "server CPU (µs)": lambda system: _number(
+            results.median(system, COST, lambda sample: sample.server_us)
+        ),
+        "commands": lambda system: _number(
+            results.median(system, COST, lambda sample: sample.commands)
+        ),
+        "server's reads": lambda system: _number(
+            results.median(system, COST, lambda sample: sample.reads)
+        ),
+    }
+
+
+def _about(results: Results, systems: Sequence[System]) -> dict[str, _Cell]:
+    configured = {system.name: system.configured for system in systems}
+
+    def executions(system: str) -> str:
+        if system not in results.versions:
+            return "–"
+        executed, repeats = results.executions(system)
+        return f"{executed:,} jobs, " + (f"{repeats:,} of them again" if repeats else "each once")
+
+    return {
+        "version": lambda system: results.versions.get(system, "not here, see below"),
+        "configured": lambda system: configured[system],
+        "executions": executions,
+    }
+
+
+def _table(title: str, systems: Sequence[str], columns: dict[str, _Cell]) -> str:
+    """A table with a row for each system; columns in which nobody has anything are left out."""
+    cells = {name: [cell(system) for system in systems] for name, cell in columns.items()}
+    shown = {name: column for name, column in cells.items() if set(column) - {"–"}}
+    rows = [["", *shown], ["---"] * (len(shown) + 1)]
+    rows += [[system, *row] for system, *row in zip(systems, *shown.values(), strict=True)]
+    return f"**{title}**\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _count(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def _number(value: float | None, unit: str = "") -> str:
+    """With three digits that matter."""
+    if value is None:
+        return "–"
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2
+    return f"{value:.{digits}f}{' ' + unit if unit else ''}"
