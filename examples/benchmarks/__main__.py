@@ -51,7 +51,7 @@ def _prepare(systems: Sequence[System], cache: Path, results: Results) -> dict[S
         try:
             running[system] = prepare(system, cache)
         except UnavailableError as error:
-            results.troubles.append((system.name, f"cannot be installed: {error}"))
+            results.add_trouble(system.name, f"cannot be installed: {error}")
         else:
             results.versions[system.name] = running[system].version
     return running

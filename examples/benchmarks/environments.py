@@ -19,7 +19,7 @@ from pathlib import Path
 
 from examples.benchmarks.systems import OURS, System
 
-__all__ = ["Environment", "UnavailableError", "default_cache", "prepare", "prepare_python"]
+__all__ = ["Environment", "UnavailableError", "cause", "default_cache", "prepare", "prepare_python"]
 
 _PEERS = Path(__file__).parent / "peers"
 _LIMIT = 600  # seconds for one installation
@@ -143,10 +143,15 @@ def _run(command: list[str]) -> str:
     except subprocess.TimeoutExpired:
         raise UnavailableError(f"{command[0]} took longer than {_LIMIT} s") from None
     if done.returncode:
-        lines = (done.stderr or done.stdout).strip().splitlines()
-        errors = [line for line in lines if "error" in line.lower()] or lines or ["no message"]
-        raise UnavailableError(errors[-1][:200])
+        raise UnavailableError(cause(done.stderr or done.stdout))
     return done.stdout.strip()
+
+
+def cause(output: str) -> str:
+    """The line of a failed program's output that most likely says why."""
+    lines = output.strip().splitlines() or ["no message"]
+    errors = [line for line in lines if re.search(r"error\b", line, re.IGNORECASE)]
+    return (errors or lines)[-1].strip()[:200]
 
 
 def _name(requirement: str) -> str:

@@ -24,14 +24,16 @@ class Results:
         server: its version.
         rounds: measurements of each kind.
         versions: of the systems that run here.
-        troubles: what did not work: of a system as a whole, or of one measure.
+        troubles: of a system, and what happened; at which measures, or at none of them.
         samples: those of the same system and measure in the order of the rounds.
     """
 
     server: str
     rounds: int
     versions: dict[str, str] = field(default_factory=dict[str, str])
-    troubles: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    troubles: dict[tuple[str, str], list[str]] = field(
+        default_factory=dict[tuple[str, str], "list[str]"]
+    )
     samples: dict[tuple[str, str], list[Sample]] = field(
         default_factory=dict[tuple[str, str], "list[Sample]"]
     )
@@ -44,6 +46,12 @@ class Results:
     def add(self, system: str, measure: Measure, sample: Sample) -> None:
         """Keep a sample."""
         self.samples.setdefault((system, measure.name), []).append(sample)
+
+    def add_trouble(self, system: str, what: str, measure: Measure | None = None) -> None:
+        """Keep what a system did not do: at a measure, or at all."""
+        places = self.troubles.setdefault((system, what), [])
+        if measure is not None:
+            places.append(measure.name)
 
     def median(self, system: str, measure: Measure, of: Callable[[Sample], float]) -> float | None:
         """The median over the rounds; `None` if there is none."""
@@ -87,7 +95,10 @@ class Results:
                 "machine": self.machine,
                 "rounds": self.rounds,
                 "versions": self.versions,
-                "troubles": self.troubles,
+                "troubles": [
+                    {"system": system, "what": what, "measures": measures}
+                    for (system, what), measures in self.troubles.items()
+                ],
                 "rates": groups,
                 "samples": samples,
             },

@@ -60,7 +60,7 @@ def run_rounds(
                 try:
                     sample = measure_once(system, environment, measure, warm, known)
                 except FailedError as error:
-                    results.troubles.append((system.name, f"{measure.name}: {error}"))
+                    results.add_trouble(system.name, str(error), measure)
                     continue
                 jobs[measure, system] = known
                 if number:

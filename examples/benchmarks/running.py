@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Timer
 from typing import IO, TypedDict, cast
 
-from examples.benchmarks.environments import Environment
+from examples.benchmarks.environments import Environment, cause
 from examples.benchmarks.measures import Measure
 from examples.benchmarks.server import Counters, Server, fresh_server
 from examples.benchmarks.systems import System
@@ -166,8 +166,7 @@ class _Runner:
                 if "seconds" in report:
                     return
         self.errors.seek(0)
-        said = self.errors.read().decode(errors="replace").strip().splitlines()
-        raise FailedError(f"its process ended early: {said[-1][:200] if said else 'no message'}")
+        raise FailedError(f"its process ended early: {cause(self.errors.read().decode())}")
 
 
 def _last(reports: Generator[_Report]) -> _Report:

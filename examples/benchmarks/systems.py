@@ -61,7 +61,7 @@ SYSTEMS = (
         "SAQ",
         "saq_peer.py",
         "defaults: results kept",
-        ("saq[redis,hiredis]~=0.26.4",),
+        ("saq[redis,hiredis]~=0.26.4", "typing_extensions"),  # it imports this, and does not say so
         emits=_EACH_AWAITED,
     ),
     System(
@@ -82,7 +82,7 @@ SYSTEMS = (
         "BullMQ",
         "bullmq_peer.cjs",
         "Node; defaults: results kept",
-        ("bullmq@^6.7",),
+        ("bullmq@^6.7", "ioredis@^5"),
         language="node",
     ),
     System(

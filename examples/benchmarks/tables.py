@@ -34,8 +34,8 @@ def to_markdown(results: Results, systems: Iterable[System]) -> str:
         _table("Systems", [system.name for system in asked], _about(results, asked)),
     ]
     if results.troubles:
-        tables.append("\n".join(f"- {system}: {what}" for system, what in results.troubles))
-    return "\n\n".join(tables) + "\n"
+        tables.append("\n".join(_troubles(results)))
+    return "\n\n".join(filter(None, tables)) + "\n"
 
 
 def _rates(results: Results, measures: Sequence[Measure]) -> dict[str, _Cell]:
@@ -82,6 +82,8 @@ def _about(results: Results, systems: Sequence[System]) -> dict[str, _Cell]:
         if system not in results.versions:
             return "–"
         executed, repeats = results.executions(system)
+        if not executed:
+            return "none"
         return f"{executed:,} jobs, " + (f"{repeats:,} of them again" if repeats else "each once")
 
     return {
@@ -91,10 +93,17 @@ def _about(results: Results, systems: Sequence[System]) -> dict[str, _Cell]:
     }
 
 
+def _troubles(results: Results) -> Iterable[str]:
+    for (system, what), measures in results.troubles.items():
+        yield f"- {system}: {what}" + (f" ({'; '.join(measures)})" if measures else "")
+
+
 def _table(title: str, systems: Sequence[str], columns: dict[str, _Cell]) -> str:
-    """A table with a row for each system; columns in which nobody has anything are left out."""
+    """A table with a row for each system; what nobody has is left out."""
     cells = {name: [cell(system) for system in systems] for name, cell in columns.items()}
     shown = {name: column for name, column in cells.items() if set(column) - {"–"}}
+    if not shown:
+        return ""
     rows = [["", *shown], ["---"] * (len(shown) + 1)]
     rows += [[system, *row] for system, *row in zip(systems, *shown.values(), strict=True)]
     return f"**{title}**\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows)
