@@ -1,7 +1,7 @@
 # Everything starts from here; all that is needed is Python 3.11 (or later) and make.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test verify model faults check format coverage wheel clean
+.PHONY: help demo test verify model faults bench check format coverage wheel clean
 
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -43,6 +43,9 @@ model: $(VENV)/.installed ## explore all worlds of the protocol model, the large
 faults: $(VENV)/.installed ## kill workers and servers for minutes, then count; SEED= MINUTES= JOBS= FAULTS=
 	$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) \
 		$(if $(JOBS),--jobs $(JOBS)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(AWAY),--away $(AWAY))
+
+bench: $(VENV)/.installed ## this engine beside its peers (half an hour); ARGS=--quick: a first look
+	$(BIN)/python -m examples.benchmarks --output build/benchmarks $(ARGS)
 
 check: $(VENV)/.installed ## format, lint, types, import directions
 	$(BIN)/ruff format --check .

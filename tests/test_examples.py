@@ -173,4 +173,5 @@ def test_the_readme_shows_what_the_example_prints(name: str, runs: Runs) -> None
 def test_every_example_is_run() -> None:
     programs = {path.stem for path in EXAMPLES.glob("[!_]*.py")}
     applications = {path.parent.name for path in EXAMPLES.glob("*/__main__.py")}
+    applications.remove("benchmarks")  # takes minutes; test_benchmarks.py runs a part of it
     assert programs | applications == SAYS.keys()

@@ -90,7 +90,7 @@ def prepare_python(
         _run([str(_find_python(oldest)), "-m", "venv", str(place)])
         _run([str(python), "-m", "pip", "install", "--quiet", *packages])
 
-    _once(place, [*packages, f"{oldest}"], install)
+    _once(place, [*packages, f"Python >= {oldest[0]}.{oldest[1]}"], install)
     return python
 
 
@@ -112,14 +112,18 @@ def _prepare_node(system: System, cache: Path) -> tuple[Path, str]:
 
 
 def _once(place: Path, packages: Sequence[str], install: Callable[[], object]) -> None:
-    """Install unless that was done with the same packages; a half-made environment is made anew."""
+    """Install unless that was done with the same packages; leave nothing half-made behind."""
     stamp, wanted = place / "installed.json", json.dumps(list(packages))
     if stamp.exists() and stamp.read_text() == wanted:
         return
     print(f"installing {', '.join(packages)}", file=sys.stderr)
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
-    install()
+    try:
+        install()
+    except UnavailableError:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
     stamp.write_text(wanted)
 
 

@@ -1,0 +1,124 @@
+"""The benchmark runs and counts honestly. Its times say nothing here, so no test looks at them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from examples.benchmarks import running
+from examples.benchmarks.environments import Environment, UnavailableError, cause, prepare
+from examples.benchmarks.measures import COST, EMITS
+from examples.benchmarks.results import Results
+from examples.benchmarks.rounds import Plan, run_rounds
+from examples.benchmarks.running import FailedError, measure_once
+from examples.benchmarks.systems import SYSTEMS, System
+from examples.benchmarks.tables import to_markdown
+from tests.test_examples import ROOT, environment
+
+LIMIT = 120.0  # seconds, on a busy machine; it takes six
+WARM, JOBS = 3, 5
+
+# Does what its worker body says, with a tally at hand; emits nothing.
+FAKE = """
+import sys
+sys.path.insert(0, {peers!r})
+import harness
+asked = harness.assignment()
+if asked.role == "emit":
+    harness.report(seconds=1.0, cpu=0.0)
+else:
+    import time
+    tally = harness.Tally(asked)
+    {work}
+    time.sleep(60)
+"""
+EACH_ONCE = "for number in range(asked.last): tally.ran(number)"
+
+
+def fake(work: str) -> Environment:
+    program = FAKE.format(peers=str(ROOT / "examples" / "benchmarks" / "peers"), work=work)
+    return Environment((sys.executable, "-c", program), {}, "1.0")
+
+
+SYSTEM = System("fake", "none", "for tests")
+
+
+def test_a_quick_run_executes_every_job_once_and_fills_the_tables() -> None:
+    floor = "floor, slots"
+    asked = ["--system", "trio_tasks", "--system", floor]
+    asked += ["--measure", "drain, 32", "--measure", "emit, bulk", "--measure", "idle latency"]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "examples.benchmarks", "--quick", *asked],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    number = r"[\d,.]+"
+    rows = [
+        rf"\| trio_tasks \| {number} \| {number} \|",  # drain, emit
+        rf"\| {floor} \| {number} \| – \|",  # it emits as the other floor does
+        rf"\| {floor} \| {number} × \| – \|",
+        rf"\| trio_tasks \|( {number} \|){{6}}",  # latency and cost
+        r"\| trio_tasks \| .*Python .* \| .* \| 137 jobs, each once \|",  # 125 drained, 12 idle
+        rf"\| {floor} \| Trio .* \| .* \| 137 jobs, each once \|",
+    ]
+    for row in rows:
+        assert re.search(rf"^{row}$", done.stdout, re.MULTILINE), (row, done.stdout)
+
+
+def test_a_job_that_runs_twice_is_counted_as_repeated() -> None:
+    sample = measure_once(SYSTEM, fake(EACH_ONCE + "\n    tally.ran(1)"), COST, WARM, JOBS)
+    assert (sample.executed, sample.repeats) == (WARM + JOBS, 1)
+    results = Results("Valkey", 1, {SYSTEM.name: "1.0"})
+    results.add(SYSTEM.name, COST, sample)
+    assert "| 8 jobs, 1 of them again |" in to_markdown(results, [SYSTEM])
+
+
+def test_a_job_that_does_not_run_is_a_failure_and_no_figure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(running, "_LIMIT", 0.1)
+    worker = fake("for number in range(asked.last - 1): tally.ran(number)")
+    results = Results("Valkey", 1, {SYSTEM.name: "1.0"})
+    run_rounds(Plan(1, None, JOBS), [COST], {SYSTEM: worker}, results)
+    assert not results.samples
+    assert "- fake: 5 of 6 jobs executed within 0.1 s (drain, 32)" in to_markdown(results, [SYSTEM])
+
+
+def test_a_process_that_dies_says_why() -> None:
+    broken = Environment((sys.executable, "-c", "import no_such_module"), {}, "1.0")
+    with pytest.raises(FailedError, match="No module named 'no_such_module'"):
+        measure_once(SYSTEM, broken, EMITS[0], WARM, JOBS)
+
+
+def test_a_peer_that_cannot_be_installed_stands_in_the_table_with_its_reason(
+    tmp_path: Path,
+) -> None:
+    peer = System("peer", "none", "for tests", ("peer",), python=(3, 29))
+    with pytest.raises(UnavailableError) as caught:
+        prepare(peer, tmp_path)
+    assert not list(tmp_path.iterdir()), "a half-made environment is left"
+    results = Results("Valkey", 1)
+    results.add_trouble(peer.name, f"cannot be installed: {caught.value}")
+    text = to_markdown(results, [peer])
+    assert "| peer | not here, see below | for tests |" in text
+    assert "- peer: cannot be installed: needs Python 3.29 or later, which is not here" in text
+
+
+def test_the_cause_is_the_line_with_the_error() -> None:
+    assert cause("at main\nTypeError: no\n    at x\nNode.js v20\n") == "TypeError: no"
+    assert cause("one\ntwo\n") == "two"
+    assert cause("") == "no message"
+
+
+def test_every_system_has_its_script_and_every_script_its_system() -> None:
+    peers = ROOT / "examples" / "benchmarks" / "peers"
+    assert {each.script for each in SYSTEMS} == {path.name for path in peers.glob("*_peer.*")}
