@@ -18,7 +18,7 @@ def main(source: str, target: str) -> None:
     rates = results["rates"]
     figure, axes = plt.subplots(1, len(rates), figsize=(7 * len(rates), 6), squeeze=False)
     for axis, (title, measures) in zip(axes[0], rates.items(), strict=True):
-        systems = list(results["versions"])[::-1]
+        systems = list(results["versions"])
         height = 0.8 / max(1, len(measures))
         for index, (name, values) in enumerate(measures.items()):
             places = [row - 0.4 + height * (index + 0.5) for row in range(len(systems))]
@@ -28,9 +28,12 @@ def main(source: str, target: str) -> None:
         axis.set_xscale("log")
         axis.set_xlabel("jobs per second, logarithmic")
         axis.set_title(title)
+        axis.invert_yaxis()  # as in the tables, the first one on top
         axis.grid(axis="x", alpha=0.3)
-        axis.legend()
-    figure.suptitle(f"{results['server']}, {results['machine']}, {results['rounds']} rounds")
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3)
+    figure.suptitle(
+        f"{results['server']}, {results['machine']}, medians of {results['rounds']} round(s)"
+    )
     figure.tight_layout()
     figure.savefig(target)
 
