@@ -9,16 +9,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from examples.benchmarks.environments import Environment
 from examples.benchmarks.measures import Measure
 from examples.benchmarks.results import Results
-from examples.benchmarks.running import FailedError, Sample, measure_once
+from examples.benchmarks.running import FailedError, measure_once
 from examples.benchmarks.systems import System
 
 __all__ = ["Plan", "run_rounds"]
 
 _LEAST, _MOST = 200, 200_000  # jobs
+_WARM = 5000  # jobs at most
+_TRUSTED = 5  # a rate tells of a count that is at most so many times as large
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,32 +52,34 @@ def run_rounds(
     A system that fails at a measure is not asked for it again.
     """
     jobs: dict[tuple[Measure, System], int] = {}
-    for number in range(0 if plan.seconds else 1, plan.rounds + 1):
-        for measure in measures:
-            for system, environment in systems.items():
-                if not measure.suits(system) or (number > 1 and (measure, system) not in jobs):
-                    continue
-                print(f"round {number}: {measure.name}: {system.name}", file=sys.stderr)
-                known = jobs.pop((measure, system), _first(plan, measure))
-                warm = max(1, min(known // 4, 5000)) if number else known
-                try:
-                    sample = measure_once(system, environment, measure, warm, known)
-                except FailedError as error:
-                    results.add_trouble(system.name, str(error), measure)
-                    continue
-                jobs[measure, system] = known
-                if number:
-                    results.add(system.name, measure, sample)
+    for number in range(plan.rounds + 1):
+        for measure, system in product(measures, systems):
+            if not measure.suits(system) or (number and (measure, system) not in jobs):
+                continue
+            print(f"round {number}: {measure.name}: {system.name}", file=sys.stderr)
+            try:
+                if number == 0:
+                    jobs[measure, system] = _enough(plan, measure, system, systems[system])
                 else:
-                    jobs[measure, system] = _enough(plan, measure, sample)
+                    count = jobs[measure, system]
+                    warm = max(1, min(count // 4, _WARM))
+                    sample = measure_once(system, systems[system], measure, warm, count)
+                    results.add(system.name, measure, sample)
+            except FailedError as error:
+                jobs.pop((measure, system), None)
+                results.add_trouble(system.name, str(error), measure)
 
 
-def _first(plan: Plan, measure: Measure) -> int:
-    return plan.idle if measure.kind == "idle" else plan.probe
-
-
-def _enough(plan: Plan, measure: Measure, sample: Sample) -> int:
+def _enough(plan: Plan, measure: Measure, system: System, environment: Environment) -> int:
     """Jobs that take about as long as planned."""
-    if measure.kind == "idle" or plan.seconds is None:
-        return _first(plan, measure)
-    return min(max(int(sample.rate * plan.seconds), _LEAST), _MOST)
+    if measure.kind == "idle":
+        return plan.idle
+    count = plan.probe
+    if plan.seconds is None:
+        return count
+    while True:
+        sample = measure_once(system, environment, measure, min(count, _WARM), count)
+        count = min(max(int(sample.rate * plan.seconds), _LEAST), _MOST)
+        # A short look misjudges the fast ones.
+        if sample.jobs * _TRUSTED >= count:
+            return count
