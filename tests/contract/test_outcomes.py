@@ -171,7 +171,7 @@ async def test_a_park_after_a_failure_keeps_the_attempts_used(world: World) -> N
 @pytest.mark.parametrize(
     "verdict", [Die("no_handler", unless_served=True), Skip("no_handler", unless_served=True)]
 )
-@pytest.mark.parametrize("event", ["rare", "-"])
+@pytest.mark.parametrize("event", ["rare", "send-mail", "-"])
 async def test_a_job_whose_event_a_living_worker_serves_is_parked_instead(
     world: World, verdict: Die | Skip, event: str
 ) -> None:

@@ -280,6 +280,12 @@ class Desk:
         """Let the last beat of anyone have been then."""
         self.do("HSET", self.keys.meta, "bt", self.now_ms() - ago_ms)
 
+    def began(self, token: StartToken, ago_ms: int) -> None:
+        """Let a start have been handed out so long ago."""
+        stream = self.keys.stream(token.level)
+        words = ("IDLE", ago_ms, "RETRYCOUNT", token.deliveries, "JUSTID")
+        assert self.words("XCLAIM", stream, "g", token.incarnation, 0, token.entry, *words)
+
     # -- workers ---------------------------------------------------------------------------------
 
     def clerk(

@@ -65,6 +65,44 @@ def test_a_delayed_job_without_a_level_is_not_promoted(desk: Desk, level: str | 
     assert desk.do("ZCARD", desk.keys.due) == 0
 
 
+def test_a_job_that_is_not_delayed_is_not_promoted(desk: Desk) -> None:
+    clerk, queued = desk.clerk(), desk.emit()
+    desk.do("ZADD", desk.keys.due, 1, queued)
+
+    assert clerk.take_ids(5) == [queued]
+
+    assert desk.length() == 1
+    assert desk.meta("df") == "1"
+
+
+@pytest.mark.parametrize("field", ["a", "gb", "dl", "us", "gi", "gen", "rq"])
+@pytest.mark.parametrize("value", ["", "x", "-1", "1.5", "1" * 16, "9" * 30])
+def test_a_start_takes_a_spoilt_number_for_none(desk: Desk, field: str, value: str) -> None:
+    dead, clerk, job_id = desk.clerk("dead:1"), desk.clerk(), desk.emit()
+    dead.take_one()
+    dead.die()
+    desk.do("HSET", desk.keys.job(job_id), field, value)
+
+    delivery = clerk.take_one()
+
+    assert (delivery.attempt, delivery.token.deliveries) == (2, 2)
+    assert (delivery.deadline_at_ms, delivery.unknown_since_ms) == (None, None)
+    assert (delivery.interruptions, delivery.generation, delivery.requeued) == (0, 0, False)
+    assert delivery.record is not None
+
+
+@pytest.mark.parametrize("have", [False, True])
+def test_a_start_whose_entry_is_gone_is_not_given_back(desk: Desk, have: bool) -> None:
+    clerk = desk.clerk()
+    lost, kept = clerk.start(), clerk.start()
+    desk.do("XDEL", desk.keys.stream(0), lost.token.entry)
+
+    reply = clerk.own([kept.token, *([lost.token] if have else [])])
+
+    assert reply.status == "owned"
+    assert desk.pending() == {clerk.name: 1 + have}
+
+
 def test_a_dead_job_that_has_lost_its_record_is_told_without_data(desk: Desk) -> None:
     clerk = desk.clerk()
     delivery = clerk.start()
@@ -172,6 +210,15 @@ def test_a_schedule_that_nobody_can_read_is_not_listed_and_forgotten_when_it_is_
     assert desk.ask(calls.schedules(desk.keys)) == [good]
     assert desk.ask(calls.due_schedules(desk.keys)).due == []
     assert desk.words("ZRANGE", desk.keys.cron, 0, -1) == ["good"]
+
+
+def test_a_schedule_whose_name_is_none_is_not_listed(desk: Desk) -> None:
+    good, key = declare(desk, "good"), desk.keys.schedule("spoilt")
+    declare(desk, "spoilt")
+    desk.do("RENAME", key, f"{key} {{no name}}")
+    desk.do("ZADD", desk.keys.cron, 1, "spoilt {no name}")
+
+    assert desk.ask(calls.schedules(desk.keys)) == [good]
 
 
 @pytest.mark.parametrize("instant", ["1.5", "inf", "-inf"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.lua.desk import RETENTION_MS, TOMBSTONE_MS, Desk
-from trio_tasks.broker import Debounce
+from trio_tasks.broker import Applied, Debounce
 from trio_tasks.job import JobState
 from trio_tasks.processor.decisions import Cancel, Complete, Die, Release, Retry, Skip, Verdict
 from trio_tasks.redis_streams import calls
@@ -149,6 +149,15 @@ def test_a_former_holder_whose_window_is_over_leaves_the_present_one_alone(
 
     assert desk.record(first.token.job_id)["dg"] == KEY
     assert holder(desk)[0] == second.token.job_id
+
+
+def test_a_former_holder_may_die_when_nobody_holds_the_key(desk: Desk) -> None:
+    clerk = desk.clerk()
+    delivery = clerk.start()
+    clerk.debounce(delivery)
+    desk.do("DEL", desk.keys.debounce(KEY))  # as when its time is over
+
+    assert clerk.end(delivery, Die("x")) is Applied.APPLIED
 
 
 @pytest.mark.parametrize("verdict", [Retry(delay_ms=60_000), Release(counted=False, began=True)])

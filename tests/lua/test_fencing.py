@@ -126,6 +126,20 @@ def test_a_former_outcome_of_the_same_worker_does_not_vouch_for_a_later_start(
     assert worker.end(second) is Applied.STALE
 
 
+def test_a_former_start_is_not_mistaken_for_one_of_a_later_entry(desk: Desk) -> None:
+    """Both are first deliveries to the same worker, of one job."""
+    one, two = desk.clerk("one:1"), desk.clerk("two:1")
+    first = one.start()
+    one.die()
+    two.end(two.take_one(), Retry(0))
+    one = desk.clerk("one:1")
+    later = one.take_one()
+    assert one.end(later) is Applied.APPLIED
+    assert (first.token.deliveries, later.token.deliveries) == (1, 1)
+
+    assert one.end(first) is Applied.STALE
+
+
 def test_a_worker_whose_lease_ended_may_commit_while_nobody_has_the_job(desk: Desk) -> None:
     dead, other = desk.clerk("dead:1"), desk.clerk("other:1")
     delivery = dead.start()
@@ -150,6 +164,18 @@ def test_an_outcome_for_a_job_that_vanished_makes_no_ghost(
 
     assert desk.do("EXISTS", desk.keys.job(delivery.token.job_id)) == 0
     assert (desk.length(), desk.pending(), desk.meta("df")) == (0, {}, "1")
+
+
+def test_more_outcomes_than_one_request_can_name_are_all_applied(desk: Desk) -> None:
+    clerk, number = desk.clerk(), 1003
+    for _ in range(0, number, 250):
+        desk.send(*(desk.job() for _ in range(250)))
+    outcomes = [clerk.outcome(delivery) for delivery in clerk.take(number)]
+
+    assert clerk.commit(*outcomes) == [Applied.APPLIED] * number
+
+    assert desk.pending() == {}
+    assert desk.counts().queued == desk.length() == 1250 - number
 
 
 def test_after_flushall_outcomes_are_gone_and_takes_are_dead(desk: Desk) -> None:

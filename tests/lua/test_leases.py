@@ -188,6 +188,21 @@ def test_a_start_that_counted_before_still_counts_after_a_give_back(desk: Desk) 
     assert clerk.take_one().attempt == 2
 
 
+def test_give_backs_never_count_however_many(desk: Desk) -> None:
+    clerk, job_id = desk.clerk(), desk.emit()
+    for deliveries in range(1, 5):
+        delivery = clerk.take_one()
+        assert (delivery.attempt, delivery.token.deliveries) == (1, deliveries)
+        clerk.own([])
+        assert desk.read(job_id).attempt == 0
+
+
+def test_who_registers_again_is_not_his_own_namesake(desk: Desk) -> None:
+    desk.clerk("w:1")
+
+    assert desk.clerk("w:1").namesakes == 0
+
+
 def test_attempts_of_former_entries_count_after_a_give_back_too(desk: Desk) -> None:
     dead, clerk = desk.clerk("dead:1"), desk.clerk("w:1")
     first = dead.start()

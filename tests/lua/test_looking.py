@@ -6,7 +6,7 @@ import pytest
 
 from tests.lua.desk import Desk
 from trio_tasks.job import JobState
-from trio_tasks.processor.decisions import Die, Release
+from trio_tasks.processor.decisions import Die, Release, Retry
 from trio_tasks.redis_streams import calls
 
 
@@ -116,3 +116,30 @@ def test_a_running_job_shows_when_it_started_and_its_attempt(desk: Desk) -> None
     assert (stored.state, stored.attempt) == (JobState.RUNNING, 2)
     assert stored.started_at_ms is not None
     assert 0 <= desk.now_ms() - stored.started_at_ms < 60_000
+
+
+def test_a_start_of_a_minute_ago_is_shown_then_and_after_its_end(desk: Desk) -> None:
+    clerk = desk.clerk()
+    plain, retried, many = clerk.start(), clerk.start(), [clerk.start() for _ in range(3)]
+    clerk.end(retried, Retry(0))
+    retried = clerk.take_one()
+    for delivery in (plain, retried, *many):
+        desk.began(delivery.token, ago_ms=60_000)
+
+    def started_ago() -> set[int | None]:
+        ids = [delivery.token.job_id for delivery in (plain, retried, *many)]
+        now_ms = desk.now_ms()
+        return {(now_ms - (desk.read(job_id).started_at_ms or 0)) // 10_000 for job_id in ids}
+
+    assert started_ago() == {6}
+    clerk.end(plain)
+    clerk.end(retried)
+    clerk.commit(*(clerk.outcome(delivery) for delivery in many))
+    assert started_ago() == {6}
+
+
+def test_more_than_two_pages_of_delayed_jobs_are_listed(desk: Desk) -> None:
+    ids = [desk.emit(delay_ms=60_000 + 10 * number) for number in range(250)]
+
+    assert desk.listed(JobState.DELAYED, limit=1000) == ids
+    assert desk.listed(JobState.DELAYED, limit=1000, after=ids[120]) == ids[121:]

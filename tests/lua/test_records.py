@@ -68,6 +68,28 @@ def test_a_result_is_kept_as_it_is(desk: Desk) -> None:
     assert desk.read(delivery.token.job_id).result == b'{"n":12345678901234567890}'
 
 
+def test_a_result_may_look_like_the_words_of_an_outcome(desk: Desk) -> None:
+    clerk, result = desk.clerk(), b'"c 1 0 ~ 0 ~ ~ ~ 0 0 ~ 0 7 1"'
+    deliveries = [clerk.start() for _ in range(3)]
+
+    applied = clerk.commit(*(clerk.outcome(delivery, result=result) for delivery in deliveries))
+
+    assert applied == [Applied.APPLIED] * 3
+    assert [desk.read(d.token.job_id).result for d in deliveries] == [result] * 3
+
+
+def test_without_a_result_none_is_kept(desk: Desk) -> None:
+    clerk = desk.clerk()
+    first, other = clerk.start(), clerk.start()
+    clerk.end(first)
+    clerk.end(other, Retry(0))
+    clerk.end(clerk.take_one())
+
+    for delivery in (first, other):
+        assert desk.read(delivery.token.job_id).result is None
+        assert "r" not in desk.record(delivery.token.job_id)
+
+
 @pytest.mark.parametrize("verdict", [Complete(), Skip("x"), Cancel("x")])
 @pytest.mark.parametrize("again", [False, True])
 def test_an_ended_job_has_one_ttl_of_retention_and_tombstone(
@@ -305,6 +327,16 @@ def test_a_log_of_a_former_generation_gets_its_ttl_from_the_last_outcome(desk: D
     clerk.end(clerk.take_one())
 
     assert desk.ttl_ms(desk.keys.log(first.token.job_id)) > 0
+
+
+def test_more_lines_than_one_request_can_carry_are_logged_in_order(desk: Desk) -> None:
+    clerk = desk.clerk()
+    delivery = clerk.start()
+
+    clerk.log(delivery, *(b"%d" % number for number in range(2500)), max_lines=5000)
+
+    logs = desk.read(delivery.token.job_id, logs=True).logs
+    assert [line for _, line in logs] == [b"%d" % number for number in range(2500)]
 
 
 def test_the_oldest_lines_of_a_log_are_dropped(desk: Desk) -> None:

@@ -141,6 +141,27 @@ def test_the_record_of_a_relayed_child_waits_for_late_relays(desk: Desk, other: 
     assert 6 * TOMBSTONE_MS - 5_000 < left <= 6 * TOMBSTONE_MS
 
 
+def test_a_relayed_child_is_kept_for_its_retention_where_that_is_longer(
+    desk: Desk, other: Desk
+) -> None:
+    complete_with(desk, other.job())
+    deliver(other, *rows_of(desk))
+    clerk = other.clerk("o:1")
+    relayed = clerk.take_one()
+
+    clerk.end(relayed, retention_ms=60 * TOMBSTONE_MS)
+
+    assert other.ttl_ms(other.keys.job(relayed.token.job_id)) > 60 * TOMBSTONE_MS
+
+
+def test_more_rows_than_one_request_can_name_leave_the_outbox(desk: Desk) -> None:
+    rows = [f"{number}-0" for number in range(1, 2501)]
+    for row in rows:
+        desk.do("XADD", desk.keys.out, row, "what", "ever")
+
+    assert desk.ask(calls.relay_done(desk.keys, rows)) == len(rows)
+
+
 def test_a_relayed_child_that_is_cancelled_or_requeued_waits_for_late_relays_too(
     desk: Desk, other: Desk
 ) -> None:
@@ -208,6 +229,10 @@ def test_about_a_thousand_rows_that_nobody_can_read_are_kept(desk: Desk) -> None
     moved = desk.ask(calls.set_aside(desk.keys, [f"{number}-0" for number in range(1, 1501)]))
 
     assert moved == 1500
+    assert desk.events() == [""]
+    single = desk.word("XADD", desk.keys.out, "*", "what", "ever") or ""
+    assert desk.ask(calls.set_aside(desk.keys, [single])) == 1
+    assert desk.events() == ["", ""]
     assert desk.number("XLEN", desk.keys.out) == 0
     assert 1000 <= desk.number("XLEN", desk.keys.aside) < 1200
 

@@ -148,6 +148,14 @@ def test_an_occurrence_not_later_than_the_last_is_refused(desk: Desk) -> None:
     assert desk.counts().emitted == 0
 
 
+def test_an_occurrence_that_is_not_the_next_one_is_refused(desk: Desk) -> None:
+    late = overdue(desk, schedule(desk), ago_ms=500)
+
+    assert tick(desk, replace(late, next_at_ms=late.next_at_ms + 100), 1) is TickAnswer.TAKEN
+
+    assert stored(desk).next_at_ms == late.next_at_ms
+
+
 def test_a_schedule_that_was_changed_or_removed_does_not_tick(desk: Desk) -> None:
     late = overdue(desk, schedule(desk))
 

@@ -190,6 +190,18 @@ def test_rare_fields_come_with_the_start(desk: Desk) -> None:
     assert clerk.take_one().deadline_at_ms == delivery.deadline_at_ms
 
 
+def test_a_start_that_was_taken_over_and_has_nothing_rare_says_so(desk: Desk) -> None:
+    dead, clerk = desk.clerk("dead:1"), desk.clerk()
+    first = dead.start()
+    dead.die()
+
+    delivery = clerk.take_one()
+
+    assert (delivery.record, delivery.attempt) == (first.record, 2)
+    assert (delivery.deadline_at_ms, delivery.unknown_since_ms) == (None, None)
+    assert (delivery.interruptions, delivery.generation, delivery.requeued) == (0, 0, False)
+
+
 def test_a_due_job_moves_into_its_stream_and_out_of_the_delayed(desk: Desk) -> None:
     clerk, job_id = desk.clerk(), desk.emit(delay_ms=60_000, priority=6)
     assert clerk.take() == []

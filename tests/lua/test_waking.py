@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.lua.desk import Desk
-from trio_tasks.broker import RECORD_VERSION, Outcome, Record, ScheduleRecord
+from trio_tasks.broker import RECORD_VERSION, Outcome, Record, ScheduleRecord, TakeStatus
 from trio_tasks.processor.decisions import Die, Release, Retry
 from trio_tasks.redis_streams import calls
 
@@ -156,6 +156,27 @@ def test_resume_requeue_and_leave_wake(desk: Desk) -> None:
 
     clerk.leave()
     assert desk.pop_token()
+
+
+def test_a_ready_job_wakes_whatever_comes_with_it(desk: Desk) -> None:
+    desk.emit(delay_ms=1_000)
+    desk.pop_token()
+
+    desk.send(desk.job(), desk.job(delay_ms=60_000))
+
+    assert desk.pop_token()
+
+
+def test_a_death_wakes_whoever_has_declared_it(desk: Desk) -> None:
+    gone, dead = desk.clerk("gone:1"), desk.clerk("dead:1")
+    dead.start()
+    gone.leave()
+    dead.die()
+    desk.pop_token()
+
+    assert gone.taken().status is TakeStatus.DEAD
+
+    assert desk.pop_token(), "somebody else may take over"
 
 
 def test_a_schedule_wakes_only_if_it_is_the_earliest(desk: Desk) -> None:

@@ -9,7 +9,7 @@ local relay = 0
 -- What a start that is not the present one is told.
 local function superseded(id, entry, token)
   local job = redis.pcall('HMGET', JOB .. id, 's', 'e', 'f', 'lt')
-  if job.err or not job[1] then return 'G' end
+  if not job[1] then return 'G' end -- an error, too, has no fields
   local name = token.name
   local ended = job[2] == entry and job[3] and string.sub(job[3], -#name - 1) == ' ' .. name
   return (ended or job[4] == name .. ' ' .. entry) and 'R' or 'S'

@@ -10,7 +10,7 @@ local function describe(id, with_log)
   local letter, deliveries, started = job.s, 0, -1
   if letter == 'q' then
     local rows = redis.pcall('XPENDING', STREAM .. job.p, 'g', job.e, job.e, 1)
-    local row = not rows.err and rows[1]
+    local row = rows[1] -- an error has none
     if row and row[2] ~= RELEASED then letter, deliveries, started = 'r', row[4], now - row[3] end
   end
   local log = with_log and redis.pcall('LRANGE', LOG .. id, 0, -1) or {}
