@@ -96,6 +96,20 @@ async def test_pausing_twice_and_resuming_once_resumes(world: World) -> None:
     assert len(await worker.take()) == 1
 
 
+async def test_a_queue_may_be_paused_again_and_again(world: World) -> None:
+    await world.emit()
+    worker = await world.worker()
+    for _ in range(3):
+        await world.broker.pause("default", True)
+        assert (await world.counts()).paused
+        _, taken = await worker.step([], 1)
+        assert (taken.status, list(taken.deliveries)) == (TakeStatus.PAUSED, [])
+        await world.broker.pause("default", False)
+        assert not (await world.counts()).paused
+
+    assert len(await worker.take()) == 1
+
+
 async def test_a_pause_stops_its_own_queue_only(world: World) -> None:
     await world.emit(queue="other")
     await world.broker.pause("default", True)

@@ -8,7 +8,7 @@ import pytest
 from tests.contract.world import LONG_MS, World
 from trio_tasks.errors import JobNotFoundError
 from trio_tasks.job import JobState
-from trio_tasks.processor.decisions import Die, Release
+from trio_tasks.processor.decisions import Die, Release, Skip
 
 pytestmark = pytest.mark.anyio
 
@@ -62,8 +62,16 @@ async def test_requeue_moves_no_other_job(world: World) -> None:
     assert await world.listed(JobState.DEAD) == [ids[0], ids[2]]
 
 
-async def test_a_job_that_is_not_dead_is_not_requeued(world: World) -> None:
+@pytest.mark.parametrize("stage", ["queued", "running", "completed", "skipped"])
+async def test_a_job_that_is_not_dead_is_not_requeued(world: World, stage: str) -> None:
     job_id = await world.emit()
+    worker = await world.worker()
+    if stage != "queued":
+        delivery = await worker.take_one()
+        if stage == "completed":
+            await worker.end(delivery)
+        elif stage == "skipped":
+            await worker.end(delivery, Skip("x"))
 
     assert not await world.broker.requeue("default", job_id)
 

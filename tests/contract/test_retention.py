@@ -8,6 +8,7 @@ from tests.contract.conftest import Worlds
 from tests.contract.world import World
 from trio_tasks.broker import RELAYED_RETENTION_MS, Applied, CancelAnswer, Debounce
 from trio_tasks.job import JobState
+from trio_tasks.processor.decisions import Cancel, Complete, Die, Retry, Skip, Verdict
 
 pytestmark = pytest.mark.anyio
 
@@ -26,14 +27,32 @@ async def test_an_ended_job_can_be_read_for_its_retention(world: World) -> None:
     assert await world.now_ms() >= ended_at_ms + 200
 
 
-async def test_without_retention_a_job_is_gone_when_it_has_ended(world: World) -> None:
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("verdict", [Complete(), Skip("x"), Cancel("x")])
+async def test_without_retention_a_job_is_gone_when_it_has_ended(
+    world: World, verdict: Verdict, again: bool
+) -> None:
+    job_id = await world.emit()
+    worker = await world.worker()
+    if again:
+        await worker.end(await worker.take_one(), Retry(delay_ms=0))
+
+    await worker.end(await worker.take_one(), verdict, retention_ms=0)
+
+    assert await world.is_gone(job_id)
+    counts = await world.counts()
+    assert counts.completed + counts.skipped + counts.cancelled == 1
+
+
+async def test_a_dead_job_needs_no_retention(world: World) -> None:
     job_id = await world.emit()
     worker = await world.worker()
 
-    await worker.end(await worker.take_one(), retention_ms=0)
+    await worker.end(await worker.take_one(), Die("x"), retention_ms=0)
+    await world.pass_ms(2)
 
-    assert await world.is_gone(job_id)
-    assert (await world.counts()).completed == 1
+    assert await world.state(job_id) is JobState.DEAD
+    assert await world.broker.requeue("default", job_id)
 
 
 async def test_a_cancelled_job_is_kept_as_long_as_its_canceller_says(world: World) -> None:

@@ -119,7 +119,7 @@ def test_a_dead_job_that_has_lost_its_record_is_told_without_data(desk: Desk) ->
 def test_a_list_shows_only_jobs_in_its_state(desk: Desk) -> None:
     queued, delayed = desk.emit(), desk.emit(delay_ms=60_000)
     for key in (desk.keys.due, desk.keys.dlq):
-        desk.do("ZADD", key, 1, queued)
+        desk.do("ZADD", key, 1, queued, 1, "nobody@0")
 
     assert desk.listed(JobState.DELAYED) == [delayed]
     assert desk.listed(JobState.DEAD) == []

@@ -36,6 +36,18 @@ def test_a_beat_makes_nobody_a_member(desk: Desk) -> None:
     assert desk.meta("bt") is None, "nor does it count as a beat"
 
 
+def test_silence_is_counted_from_the_first_member_on(desk: Desk) -> None:
+    desk.clerk()
+    first = desk.meta("bt")
+
+    assert first is not None
+    assert abs(int(first) - desk.now_ms()) < 10_000
+    desk.last_beat(ago_ms=5_000)
+    before = desk.meta("bt")
+    desk.clerk("w:2")
+    assert desk.meta("bt") == before, "joining is no beat"
+
+
 def test_a_beat_renews_the_lease_and_is_remembered(desk: Desk) -> None:
     clerk = desk.clerk()
     desk.do("ZADD", desk.keys.leases, desk.now_ms() + 50, clerk.name)
