@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 from bisect import bisect_left
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
@@ -273,6 +274,29 @@ def test_a_rhythm_goes_on_in_real_time_when_clocks_go_back_and_forward() -> None
         assert instants == [begin + n * timedelta(minutes=30) for n in range(1, 97)]
 
 
+def test_a_rhythm_of_another_season_goes_by_that_seasons_clock() -> None:
+    july = Repeat(pattern="0 * 1 7 *", timezone="Europe/Berlin")
+    in_the_second_pass = datetime(2026, 10, 25, 1, 10, tzinfo=UTC)
+    assert utc(july, in_the_second_pass, 1) == ["2027-06-30 22:00"]
+
+
+def test_this_machines_own_zone_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    repeat = Repeat(pattern="30 2 * * *", timezone="Europe/Berlin")
+    try:
+        for zone in ("Asia/Kolkata", "America/New_York"):
+            monkeypatch.setenv("TZ", zone)
+            time.tzset()
+            assert utc(repeat, datetime(2026, 10, 24, 12, tzinfo=UTC), 2) == [
+                "2026-10-25 00:30",
+                "2026-10-26 01:30",
+            ]
+            occurrence = repeat.next(datetime(2026, 7, 1, tzinfo=UTC))[0]
+            assert occurrence.isoformat() == "2026-07-01T02:30:00+02:00"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 def test_all_hours_written_as_a_list_are_a_rhythm_too() -> None:
     star = Repeat(pattern="15 * * * *", timezone="Europe/Berlin")
     listed = Repeat(pattern="15 0-11,12-23 * * *", timezone="Europe/Berlin")
@@ -321,6 +345,50 @@ def test_weekday_names_and_numbers_agree_with_the_calendar(day: date, weekday: i
     assert timedelta(0) < by_number - after <= 7 * DAY
 
 
+@pytest.mark.parametrize("month", range(1, 13))
+def test_a_month_may_be_called_by_its_name(month: int) -> None:
+    name = date(2026, month, 1).strftime("%b")
+    after = datetime(2026, 12, 31, tzinfo=UTC)
+    (at,) = Repeat(pattern=f"0 0 1 {name} *").next(after)
+    assert (at.year, at.month, at.day) == (2027, month, 1)
+
+
+@pytest.mark.parametrize("weekday", ["sun#2", "0#2", "7#2"])
+def test_sunday_has_two_numbers_in_its_month_too(weekday: str) -> None:
+    assert utc(Repeat(pattern=f"0 0 * * {weekday}"), datetime(2026, 1, 1, tzinfo=UTC), 2) == [
+        "2026-01-11 00:00",
+        "2026-02-08 00:00",
+    ]
+
+
+@pytest.mark.parametrize(
+    "longest",
+    [
+        "*/60 * * * *",
+        "* */24 * * *",
+        "* * */31 * *",
+        "* * * */12 *",
+        "* * * * */7",
+        "5-9/5 * * * *",
+    ],
+)
+def test_a_step_may_be_as_long_as_its_range_and_no_longer(longest: str) -> None:
+    after = datetime(2026, 1, 1, tzinfo=UTC)
+    assert Repeat(pattern=longest).next(after)
+    for step in re.findall(r"/(\d+)", longest):
+        assert Repeat(pattern=longest.replace(f"/{step}", "/1")).next(after)
+        with pytest.raises(ConfigurationError, match=f"a step from 1 to {step}, not"):
+            Repeat(pattern=longest.replace(f"/{step}", f"/{int(step) + 1}"))
+
+
+def test_a_field_says_what_it_allows() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Repeat(pattern="* * * 13 *")
+    assert str(caught.value) == (
+        "pattern='* * * 13 *': give month: * or a list of 1-12 or jan-dec, a-b, */n, a-b/n"
+    )
+
+
 @given(every_ms=st.integers(1, 10 * 365 * DAY_MS), after_ms=st.integers(0, 5 * 10**12))
 def test_an_interval_fires_at_its_multiples_since_the_epoch(every_ms: int, after_ms: int) -> None:
     following = Repeat(every=timedelta(milliseconds=every_ms)).next_at_ms(after_ms)
@@ -366,8 +434,14 @@ def test_an_occurrence_is_missed_after_a_minute_or_when_the_next_is_due(
     assert missed == (late_ms > LATE_MS or late_ms >= every_ms)
 
 
+def test_an_occurrence_is_not_missed_before_a_whole_minute_has_passed() -> None:
+    daily, at_ms = Repeat(pattern="0 0 * * *"), instant_ms(datetime(2026, 1, 1, tzinfo=UTC))
+    assert not daily.missed(at_ms, at_ms + LATE_MS)
+    assert daily.missed(at_ms, at_ms + LATE_MS + 1)
+
+
 def test_a_schedule_outlives_seven_days_or_two_intervals() -> None:
-    now_ms = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp() * 1000)
+    now_ms = instant_ms(datetime(2026, 1, 1, tzinfo=UTC))
     assert Repeat(pattern="0 0 * * *").lifetime_ms(now_ms) == 7 * DAY_MS
     assert Repeat(pattern="0 0 1 1 *").lifetime_ms(now_ms) == 2 * 365 * DAY_MS
     assert Repeat(every=10 * DAY).lifetime_ms(20 * DAY_MS) == 20 * DAY_MS
@@ -379,6 +453,10 @@ def test_the_calendar_ends_without_an_error() -> None:
     assert [f"{at:%F}" for at in last] == ["9899-12-31"]
     assert daily.next(datetime(9999, 12, 31, tzinfo=UTC)) == []
     assert Repeat(every=60).next_at_ms(10**18) is None
+    assert daily.next_at_ms(10**18) is None
+    day_before_ms = instant_ms(datetime(9899, 12, 31, tzinfo=UTC))
+    assert daily.lifetime_ms(day_before_ms) == 7 * DAY_MS
+    assert not daily.missed(day_before_ms, day_before_ms + 1)
 
 
 @pytest.mark.parametrize(
@@ -562,6 +640,10 @@ def repeat_or_reject(pattern: str, zone: str = "UTC") -> Repeat:
     except ConfigurationError as error:
         assume("no date" not in str(error))
         raise
+
+
+def instant_ms(instant: datetime) -> int:
+    return int(instant.timestamp() * 1000)
 
 
 def utc(repeat: Repeat, after: datetime, n: int) -> list[str]:

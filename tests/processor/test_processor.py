@@ -167,6 +167,11 @@ def test_a_broken_should_retry_is_a_reason_of_its_own_and_can_be_reported() -> N
     assert isinstance(processor.judge(error, 1).objection, IndexError)
 
 
+def test_a_job_of_which_nothing_is_said_runs_for_the_first_time() -> None:
+    job = JobFacts(id="j")
+    assert (job.state, job.attempt, job.interruptions) == (JobState.RUNNING, 1, 0)
+
+
 def test_should_retry_is_given_the_one_exception_of_a_group() -> None:
     asked: list[BaseException] = []
 

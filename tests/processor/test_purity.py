@@ -13,9 +13,9 @@ import msgspec
 import pytest
 
 import trio_tasks.processor
-from trio_tasks.job import JobState
 from trio_tasks.processor import decisions, facts, inputs
 from trio_tasks.processor.lifecycle import TABLE
+from trio_tasks.processor.repeat import Repeat
 
 FORBIDDEN = {
     "anyio",
@@ -57,9 +57,10 @@ def test_what_goes_in_and_what_comes_out_never_changes(module: ModuleType) -> No
         assert kind.__struct_config__.frozen, kind
 
 
-def test_a_row_of_the_lifecycle_never_changes() -> None:
+@pytest.mark.parametrize(("value", "name"), [(TABLE[0], "target"), (Repeat(every=1), "every")])
+def test_rows_of_the_lifecycle_and_schedules_never_change(value: object, name: str) -> None:
     with pytest.raises(FrozenInstanceError):
-        setattr(TABLE[0], "target", JobState.DEAD)  # noqa: B010 - the type checkers know it too
+        setattr(value, name, None)
 
 
 def test_importing_the_core_brings_in_no_event_loop_and_no_redis() -> None:
