@@ -364,7 +364,7 @@ class Engine:
             self.state = "stopping"
             self.consumer.request_stop(grace)
         elif self._starting is not None:
-            # Not once it works: `start()` may have nothing left to do where a cancel would be heard.
+            # Not once it works: nothing may be left in `start()` that would hear of it.
             self._starting.cancel()
 
     def hurry(self) -> None:
