@@ -58,7 +58,8 @@ class FaultyBroker(MemoryBroker):
         sent: when each method was called, on the loop's clock.
         faults: by method, what happens to the next calls of it, in this order.
         always: by method, what happens to every call that has no fault of its own.
-        delay: seconds that every request takes.
+        delay: seconds that every request takes until it is applied.
+        answer_delays: by method, seconds that the answers take.
         deadline: seconds after which a request without an answer fails.
         refused_ids: jobs of which no outcome is accepted but an engine-made death.
         memberships: those that were registered, oldest first.
@@ -71,6 +72,7 @@ class FaultyBroker(MemoryBroker):
         self.faults: dict[str, deque[Fault | None]] = {}
         self.always: dict[str, Fault] = {}
         self.delay = 0.0
+        self.answer_delays: dict[str, float] = {}
         self.deadline = 5.0
         self.refused_ids: set[str] = set()
         self.memberships: list[FaultyMembership] = []
@@ -111,7 +113,10 @@ class FaultyBroker(MemoryBroker):
         planned = self.faults.get(method)
         match planned.popleft() if planned else self.always.get(method):
             case None:
-                return await request()
+                answer = await request()
+                if method in self.answer_delays:
+                    await anyio.sleep(self.answer_delays[method])
+                return answer
             case Fault.BEFORE:
                 raise BrokerUnavailableError(f"{method} did not arrive")
             case Fault.REFUSED:

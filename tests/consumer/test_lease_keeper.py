@@ -234,3 +234,25 @@ async def test_a_stop_ends_the_lease_and_nobody_joins_again(remote: FaultyBroker
         assert remote.calls["register"] == 0
         for queue in ("a", "b"):
             assert aside.store.queue(queue).members == {}
+
+
+@pytest.mark.parametrize("answer_s", [0.01, 0.5])
+async def test_a_stop_while_joining_anew_leaves_no_member_behind(
+    answer_s: float, remote: FaultyBroker
+) -> None:
+    manager = manager_on(remote, lease=LEASE)
+
+    @manager.handler("job")
+    async def handler(job: Job[None]) -> None: ...
+
+    async with onlooker(remote) as aside, manager:
+        await manager.start()
+        remote.answer_delays["register"] = answer_s
+        remote._memberships[0].vanish()
+        await manager.emit(handler)
+        members = aside.store.queue("default").members
+        assert members == {}
+        await eventually(lambda: bool(members), within=2 * LEASE, every=0.001)
+        assert feed_of(manager).membership is None, "it does not know yet that it has joined"
+        await manager.stop()
+        assert members == {}

@@ -110,6 +110,7 @@ class Feed:
         self.good_until = -math.inf
         self.registration: Registration | None = None
         self._stale_after = -math.inf
+        self._joining = anyio.Lock()
         self._broker = broker
         self._slots = slots
         self._attempts = attempts
@@ -143,12 +144,13 @@ class Feed:
         """
         registration = self._new_registration(self.queue)
         name = registration.incarnation
-        sent_at, sent = monotonic(), loop_time()
-        self.membership = await self._broker.register(
-            registration,
-            have=lambda: [h.delivery.token for h in self._of(name)],
-            lost=self._lost,
-        )
+        async with self._joining:
+            sent_at, sent = monotonic(), loop_time()
+            self.membership = await self._broker.register(
+                registration,
+                have=lambda: [h.delivery.token for h in self._of(name)],
+                lost=self._lost,
+            )
         self.registration = registration
         self.renewed(sent, sent_at)
         self.hungry(True)
@@ -173,11 +175,12 @@ class Feed:
         """Wait until all is answered for, then leave the queue for good."""
         await self._flush()
         self.left = True
-        if self.membership is not None:
-            try:
-                await self.membership.leave()
-            except BrokerError as error:
-                self.counters.last_error = str(error)
+        async with self._joining:  # a member that joins anew just now is to be none either
+            if self.membership is not None:
+                try:
+                    await self.membership.leave()
+                except BrokerError as error:
+                    self.counters.last_error = str(error)
 
     async def _flush(self) -> None:
         """Wait until no step is under way, nor an outcome left.
