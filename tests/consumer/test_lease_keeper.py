@@ -99,6 +99,23 @@ async def test_handlers_are_cancelled_when_two_thirds_of_a_lease_passed_without_
         check_slots(manager)
 
 
+async def test_a_job_that_has_ended_is_not_given_back_when_its_outcome_cannot_be_stored_in_time(
+    remote: FaultyBroker, calls: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = manager_on(remote, lease=LEASE)
+    handler = _patient(manager, calls, 1)
+    async with manager:
+        await manager.start()
+        ref = await manager.emit(handler)
+        await eventually(lambda: len(calls) == 1)
+        remote.go_away()
+        await anyio.sleep(2 * LEASE)
+        remote.come_back()
+        await ref.result(timeout=LEASE)
+    assert [what for what, _ in calls] == ["begun", "ended"]
+    assert not any("given back" in record.message for record in caplog.records)
+
+
 async def test_a_beat_that_hangs_counts_from_when_it_was_sent(
     remote: FaultyBroker, calls: list[Any]
 ) -> None:

@@ -87,11 +87,13 @@ async def watch(feed: Feed) -> None:
             with anyio.move_on_after(left_s):
                 await feed.lease_changed.wait()
             continue
-        if feed.held and feed.membership is not None:
+        # Those that have ended keep their outcomes: they count while nobody has taken the job.
+        unfinished = [held for held in feed.held if not held.ended]
+        if unfinished and feed.membership is not None:
             log.warning(
                 "queue %r: the lease could not be renewed in time, %d job(s) are given back",
                 feed.queue,
-                len(feed.held),
+                len(unfinished),
             )
-            feed.give_up(feed.held)
+            feed.give_up(unfinished)
         await feed.lease_changed.wait()
