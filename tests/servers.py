@@ -28,6 +28,7 @@ from trio_tasks.redis_streams.replies import pack
 __all__ = [
     "SentinelProcess",
     "ServerProcess",
+    "follow",
     "free_port",
     "in_step",
     "server_binary",
@@ -35,6 +36,7 @@ __all__ = [
     "start_replica",
     "start_sentinel",
     "start_server",
+    "succeed",
     "timed",
 ]
 
@@ -102,8 +104,17 @@ class ServerProcess:
         assert self._process is not None, "the server does not run"
         return self._process.pid
 
-    def start(self) -> Self:
-        """Start it, with the data that it left if it has an append-only file."""
+    @property
+    def runs(self) -> bool:
+        """Whether it was started, and not ended since."""
+        return self._process is not None
+
+    def start(self, *settings: str) -> Self:
+        """Start it, with the data that it left if it has an append-only file.
+
+        Args:
+            settings: for this time, besides its own.
+        """
         assert self._process is None, "the server runs"
         with self._log() as log:
             self._process = subprocess.Popen(
@@ -114,6 +125,7 @@ class ServerProcess:
                     "sh",
                     str(self._binary or server_binary()),
                     *self._arguments(),
+                    *settings,
                 ],
                 cwd=self._directory,
                 stdin=subprocess.PIPE,
@@ -142,6 +154,12 @@ class ServerProcess:
         """Kill it if it runs, and start it on the same address."""
         self.kill()
         self.start()
+
+    def hand_over(self, to: ServerProcess) -> None:
+        """Lead our address on the unix socket to another server, until we start again."""
+        new = Path(self.socket_path + ".new")
+        new.symlink_to(to.socket_path)
+        new.replace(self.socket_path)
 
     def freeze(self) -> None:
         """SIGSTOP: connections stay open, nothing is answered, until `thaw`."""
@@ -212,6 +230,24 @@ def start_replica(primary: ServerProcess, *settings: str) -> Generator[ServerPro
     with start_server(*follow, *settings, tcp=True) as replica:
         _wait(lambda: "master_link_status:up" in replica.ask("INFO", "replication"))
         yield replica
+
+
+def follow(replica: ServerProcess, primary: ServerProcess) -> None:
+    """Start a server that was a primary as a replica; return when it has all data, on disk too."""
+    primary.ask("CONFIG", "SET", "repl-diskless-sync-delay", 0)
+    replica.start("--replicaof", f"127.0.0.1 {primary.tcp_port}")
+    _wait(lambda: "master_link_status:up" in replica.ask("INFO", "replication"))
+    # Until its append-only file was written anew, that has what it knew before.
+    written = ("aof_rewrite_in_progress:0", "aof_rewrite_scheduled:0")
+    _wait(lambda: all(done in replica.ask("INFO", "persistence") for done in written))
+
+
+def succeed(primary: ServerProcess, replica: ServerProcess) -> None:
+    """Kill a primary and let its replica be one, that has all writes which were answered."""
+    primary.ask("CLIENT", "PAUSE", 20_000, "WRITE")
+    in_step(primary, replica)
+    primary.kill()
+    replica.ask("REPLICAOF", "NO", "ONE")
 
 
 def in_step(primary: ServerProcess, replica: ServerProcess) -> None:
