@@ -66,8 +66,8 @@ async def main(arguments: argparse.Namespace) -> int:
 def _server(stack: ExitStack, directory: Path) -> tuple[ServerProcess, Clock | None]:
     if not can_turn_clocks():
         print("no libfaketime for this server: its clock stays as it is")
-        return stack.enter_context(start_server(*AOF)), None
-    return stack.enter_context(start_server_with_clock(*AOF, directory=directory))
+        return stack.enter_context(start_server(*AOF, tcp=True)), None
+    return stack.enter_context(start_server_with_clock(*AOF, directory=directory, tcp=True))
 
 
 def _print_table(

@@ -51,7 +51,7 @@ class Clock:
 
 @contextmanager
 def start_server_with_clock(
-    *settings: str, directory: Path
+    *settings: str, directory: Path, tcp: bool = False
 ) -> Generator[tuple[ServerProcess, Clock]]:
     """Run a server, as `start_server` does, and its clock."""
     assert can_turn_clocks()
@@ -63,5 +63,5 @@ def start_server_with_clock(
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
-    with start_server(*settings, environment=environment) as server:
+    with start_server(*settings, tcp=tcp, environment=environment) as server:
         yield server, clock

@@ -26,6 +26,7 @@ import random
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from contextlib import ExitStack
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 
 import anyio
@@ -36,7 +37,7 @@ from tests.faults.clock import Clock
 from tests.faults.line import Line
 from tests.faults.site import QUEUES, Site, Worker, memory_of
 from tests.faults.worker import Effects
-from tests.servers import ServerProcess, free_port
+from tests.servers import ServerProcess, follow, free_port, start_replica, succeed
 from trio_tasks import BrokerUnavailableError, QueueFullError, TaskManager
 
 __all__ = ["KINDS", "Storm"]
@@ -47,6 +48,8 @@ _EXIT_S = 1.0  # for an interpreter on a busy machine to say goodbye
 _WORK_ON_S = 2.0  # how long it may take until work goes on, where nothing else is promised
 _AT_ONCE_S = 1.0
 _EMIT_DEADLINE_S = 5.0
+_EMITTERS = 1000  # in the long outage; each fails every five seconds
+_GROWTH_LIMIT = 32 * 2**20  # bytes that a process may grow by in it
 
 _STUCK_S = 60.0
 _NAMES = ("far", "near", "nearer")
@@ -63,6 +66,7 @@ KINDS = {
     "server away, worker killed": "_away_and_kill",
     "frozen server": "_server_frozen",
     "READONLY": "_read_only",
+    "failover": "_failover",
     "OOM": "_memory_full",
     _TURNED: "_clock_turned",
     "connections killed": "_connections_killed",
@@ -101,7 +105,7 @@ class Storm:
         Args:
             site: on the server.
             tasks: its onlooker, entered.
-            server: with an append-only file that is written always.
+            server: on TCP too, with an append-only file that is written always.
             line: to the server.
             clock: that of the server; `None`: it cannot be turned.
             seed: of all luck.
@@ -361,6 +365,20 @@ class Storm:
         self._server.ask("REPLICAOF", "NO", "ONE")
         return await self._went_on(time.monotonic())
 
+    async def _failover(self) -> float:
+        """A replica is promoted and gets the address; and back again."""
+        server = self._server
+        with ExitStack() as stack:
+            replica = await anyio.to_thread.run_sync(stack.enter_context, start_replica(server))
+            await anyio.to_thread.run_sync(succeed, server, replica)
+            server.hand_over(replica)
+            took_s = await self._went_on(time.monotonic())
+            # Whoever is connected stays where the primary is; the address leads to its replica.
+            await anyio.to_thread.run_sync(follow, server, replica)
+            await self._emit(50)
+            await anyio.to_thread.run_sync(succeed, replica, server)
+            return max(took_s, await self._went_on(time.monotonic()))
+
     async def _memory_full(self) -> float:
         """Emits are refused at once; what is there completes, with its children."""
         self._server.ask("CONFIG", "SET", "maxmemory", 1)
@@ -447,8 +465,8 @@ class Storm:
             while not is_back:
                 began = time.monotonic()
                 try:
-                    # Of an event that does nothing here: those that get through do no harm.
-                    await self._tasks.emit("tick", None, queue="ticks")
+                    # To a queue that nobody serves: those that get through do no harm.
+                    await self._tasks.emit("nothing", None, queue="nowhere")
                 except BrokerUnavailableError:
                     failed += 1
                     longest_emit_s = max(longest_emit_s, time.monotonic() - began)
@@ -457,7 +475,7 @@ class Storm:
         self._server.kill()
         back_at = gone_until = time.monotonic() + seconds
         async with anyio.create_task_group() as nursery:
-            for _ in range(50):
+            for _ in range(_EMITTERS):
                 nursery.start_soon(emit_all_the_time)
             while time.monotonic() < gone_until:
                 await anyio.sleep(0.25)
@@ -474,6 +492,8 @@ class Storm:
             self.broken.append(f"an emit failed after {longest_emit_s:.2f} s")
         if seconds > _EMIT_DEADLINE_S + 1 and not failed:
             self.broken.append("no emit has failed in the outage")
+        if max(grown, own_grown) > _GROWTH_LIMIT:
+            self.broken.append(f"a process grew by {max(grown, own_grown) / 2**20:.0f} MiB")
         return {
             "work went on after, s": took_s,
             "longest emit that failed, s": longest_emit_s,

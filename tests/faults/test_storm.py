@@ -33,9 +33,11 @@ async def storm(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Stor
         clock: Clock | None = None
         server: ServerProcess
         if can_turn_clocks():
-            server, clock = stack.enter_context(start_server_with_clock(*AOF, directory=directory))
+            server, clock = stack.enter_context(
+                start_server_with_clock(*AOF, directory=directory, tcp=True)
+            )
         else:
-            server = stack.enter_context(start_server(*AOF))
+            server = stack.enter_context(start_server(*AOF, tcp=True))
         site = stack.enter_context(Site.on(server.url, directory))
         async with Line.laid_to(server.socket_path) as line, site.onlooker() as tasks:
             storm = Storm(site, tasks, server, line, clock, seed=5, lease_s=0.5)
