@@ -176,9 +176,8 @@ async def test_ten_thousand_emits_in_a_minute_without_a_server_fail_in_time_and_
     assert emitting.failed == waves * size
     assert emitting.quickest_s == emitting.slowest_s == pytest.approx(DEADLINE_S)
     assert emitting.most_in_flight <= MOST_IN_FLIGHT
-    # One object of each emit of a wave that stayed would be a thousand.
-    assert max(waiting.width, after.width) < size / 2
-    assert living.width == 0
+    # One object, or task, of each emit of a wave that stayed would be a thousand.
+    assert max(waiting.width, after.width, living.width) < size / 2
     # Of the emits that failed those that were under way at first may have been stored after all.
     assert set(range(jobs)) <= set(ran)
 
