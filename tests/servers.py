@@ -116,6 +116,7 @@ class ServerProcess:
             settings: for this time, besides its own.
         """
         assert self._process is None, "the server runs"
+        Path(self.socket_path).unlink(missing_ok=True)  # whoever it leads to is not us
         with self._log() as log:
             self._process = subprocess.Popen(
                 [
