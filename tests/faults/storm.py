@@ -373,11 +373,15 @@ class Storm:
             await anyio.to_thread.run_sync(succeed, server, replica)
             server.hand_over(replica)
             took_s = await self._went_on(time.monotonic())
-            # Whoever is connected stays where the primary is; the address leads to its replica.
+            # Whoever is connected stays where the primary is. The address leads to its replica:
+            # whoever is not has to wait until that is promoted.
             await anyio.to_thread.run_sync(follow, server, replica)
-            await self._emit(50)
-            await anyio.to_thread.run_sync(succeed, replica, server)
-            return max(took_s, await self._went_on(time.monotonic()))
+            back_at = time.monotonic()
+            async with anyio.create_task_group() as emitting:
+                emitting.start_soon(self._emit, 50)
+                await anyio.to_thread.run_sync(succeed, replica, server)
+                back_at = time.monotonic()
+            return max(took_s, await self._went_on(back_at))
 
     async def _memory_full(self) -> float:
         """Emits are refused at once; what is there completes, with its children."""
