@@ -24,7 +24,7 @@ from tests.workshop import engine_of, eventually, feed_of
 from trio_tasks import BrokerUnavailableError, Emit, Job, TaskManager
 from trio_tasks.consumer.prefetch import MOST_AHEAD
 from trio_tasks.redis_streams.broker import RedisBroker
-from trio_tasks.redis_streams.link import Link
+from trio_tasks.redis_streams.session import ServerSession
 
 pytestmark = pytest.mark.anyio
 
@@ -125,8 +125,9 @@ class Range:
 def requests_in_flight(tasks: TaskManager[Any]) -> int:
     broker = engine_of(tasks).broker
     assert isinstance(broker, RedisBroker)
-    link = broker._session.cmd
-    assert isinstance(link, Link)
+    session = broker._session
+    assert isinstance(session, ServerSession)
+    link = session._cmd
     return 0 if link._connection is None else len(link._connection._unanswered)
 
 
