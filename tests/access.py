@@ -99,7 +99,8 @@ class Attempted:
     def __init__(self, job: Job[object] | None = None) -> None:
         self.ended = False
         self.children: list[NewJob] = []
-        self.job = job
+        self.job = some_job() if job is None else job
+        self.job_id = self.job.id
         self.cause: CancelReason | None = None
 
 

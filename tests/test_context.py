@@ -63,7 +63,7 @@ class Outlet:
 
 
 def context(app: object = None, attempt: Attempted | None = None) -> Context[Any]:
-    return Context(app, cast(Any, None), attempt)
+    return Context(app, cast(Any, None), attempt, None if attempt is None else attempt.job)
 
 
 # --- Names ----------------------------------------------------------------------------------------

@@ -149,8 +149,8 @@ class Attempt(Protocol):
     children: list[NewJob]
 
     @property
-    def job(self) -> Job[object] | None:
-        """What the handler was given; `None` before it began."""
+    def job_id(self) -> str:
+        """Of which job it is one."""
         ...
 
     @property
@@ -189,13 +189,20 @@ class Context(Generic[A_co]):
     reach the user's.
     """
 
-    __slots__ = ("_app", "_attempt", "_outlet")
+    __slots__ = ("_app", "_attempt", "_job", "_outlet")
 
-    def __init__(self, app: A_co, outlet: Outlet, attempt: Attempt | None = None) -> None:
-        """A context of a manager, or (`attempt`) of one attempt."""
+    def __init__(
+        self,
+        app: A_co,
+        outlet: Outlet,
+        attempt: Attempt | None = None,
+        job: Job[Any] | None = None,
+    ) -> None:
+        """A context of a manager, or of one attempt and what its handler was given."""
         self._app = app
         self._outlet = outlet
         self._attempt = attempt
+        self._job = job
 
     @property
     def app(self) -> A_co:
@@ -209,10 +216,9 @@ class Context(Generic[A_co]):
         Raises:
             RuntimeError: outside a handler.
         """
-        job = None if self._attempt is None else self._attempt.job
-        if job is None:
+        if self._job is None:
             raise RuntimeError("ctx.job: this context belongs to no handler, so there is no job")
-        return job
+        return self._job
 
     @property
     def cancel_reason(self) -> CancelReason | None:
@@ -264,7 +270,7 @@ class Context(Generic[A_co]):
     async def _emit_now(
         self, event: Event, data: object = None, **options: Unpack[EmitOptions]
     ) -> JobRef[Any]:
-        parent_id = None if self._attempt is None else self.job.id
+        parent_id = None if self._attempt is None else self._attempt.job_id
         return await self._outlet.send(event, data, options, parent_id)
 
     # Typed for mappings and bare contexts only: on a `Context[AppContext]` a checker then sees
@@ -292,8 +298,7 @@ class Context(Generic[A_co]):
         return _look_up(self._app, name)
 
     def __repr__(self) -> str:
-        job = None if self._attempt is None else self._attempt.job
-        return f"<Context of {job!r}>" if job else "<Context of no job>"
+        return "<Context of no job>" if self._job is None else f"<Context of {self._job!r}>"
 
 
 _RESERVED = frozenset({"jobs", "nursery", "fence", "deadline"})

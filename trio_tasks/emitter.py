@@ -290,8 +290,7 @@ class Emitter:
             ConfigurationError, SerializationError: as `plan_job`.
             RuntimeError: the handler has returned, or has too many children.
         """
-        job = attempt.job
-        plan = self.plan_job(event, data, options, parent_id=None if job is None else job.id)
+        plan = self.plan_job(event, data, options, parent_id=attempt.job_id)
         add_child(attempt, plan.job)
         return plan.early_ref(access, attempt)
 

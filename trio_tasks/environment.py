@@ -76,7 +76,7 @@ def loop_time() -> float:
 def loop_clock() -> Callable[[], float]:
     """`loop_time` of the loop that runs now, without looking for the loop at each call."""
     if current_async_library() == "trio":
-        return trio.current_time
+        return trio.lowlevel.current_clock().current_time
     return asyncio.get_running_loop().time
 
 

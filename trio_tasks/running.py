@@ -53,6 +53,8 @@ class RunnableHandler:
         self.retention_ms = retention_ms if entry.retention_ms is None else entry.retention_ms
         self.max_logs = entry.max_logs
         self.is_async = entry.is_async
+        policies = self.processor
+        self.may_debounce = not (policies.debounce is None and policies.options.debounce is None)
         self._call: Callable[[Job[Any], Held], Any] = {
             0: self._with_nothing,
             1: self._with_job,
@@ -124,4 +126,4 @@ class RunnableHandler:
         return self._function(job)
 
     def _with_context(self, job: Job[Any], held: Held) -> Any:
-        return self._function(job, Context(self._app, self._outlet, held))
+        return self._function(job, Context(self._app, self._outlet, held, job))

@@ -322,10 +322,11 @@ async def test_a_job_that_is_cancelled_before_its_handler_began_never_begins(
         await manager.start()
         fill = slots_of(manager).fill
 
-        def cancelled_on_arrival(held: Held) -> None:
+        def cancelled_on_arrival(jobs: Sequence[Held]) -> None:
             slots_of(manager).fill = fill
-            held.cancel(cause, "not needed")
-            fill(held)
+            for held in jobs:
+                held.cancel(cause, "not needed")
+            fill(jobs)
 
         slots_of(manager).fill = cancelled_on_arrival
         ref = await manager.emit(handler)

@@ -30,14 +30,14 @@ def buffer_of(*outcomes: tuple[int, Sequence[NewJob]]) -> Outcomes:
             result=b"x" * size,
             children=children,
         )
-        buffer.add(cast("Held", None), outcome)
+        buffer.waiting.append((cast("Held", None), outcome))
     return buffer
 
 
 def sizes(buffer: Outcomes) -> list[int]:
     """How many outcomes go out in each step."""
     drawn: list[int] = []
-    while buffer:
+    while buffer.waiting:
         drawn.append(len(buffer.draw()))
     return drawn
 

@@ -235,7 +235,7 @@ async def test_a_cancel_for_a_job_that_has_ended_does_nothing(broker: FaultyBrok
     async with manager:
         await manager.start()
         ref = await manager.emit(sleep, 0.01)
-        await eventually(lambda: bool(len(feed_of(manager).outcomes)) or _under_way(manager))
+        await eventually(lambda: bool(feed_of(manager).outcomes.waiting) or _under_way(manager))
         feed_of(manager).cancel(ref.id, "too late")
         await ref.result(timeout=5)
         assert await (await manager.emit(sleep, 0.01)).result(timeout=5) is None

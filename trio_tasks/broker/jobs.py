@@ -57,7 +57,7 @@ class Debounce(msgspec.Struct, frozen=True, array_like=True):
     digest: str | None
 
 
-class Record(msgspec.Struct, frozen=True, array_like=True):
+class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """All of a job that is fixed at emit. Redis keeps it as one opaque blob.
 
     Attributes:

@@ -45,7 +45,7 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
     lease_ms: int
 
 
-class StartToken(msgspec.Struct, frozen=True):
+class StartToken(msgspec.Struct, frozen=True, gc=False):
     """The name of one start: nobody else, and no other start of the job, has it.
 
     `entry` and `level` say where the stream entry lies; `deliveries` counts its hand-outs.
@@ -59,7 +59,7 @@ class StartToken(msgspec.Struct, frozen=True):
     deliveries: int
 
 
-class Delivery(msgspec.Struct, frozen=True):
+class Delivery(msgspec.Struct, frozen=True, gc=False):
     """A job that was handed out.
 
     Attributes:
@@ -114,7 +114,7 @@ class Taken(msgspec.Struct, frozen=True):
     deliveries: Sequence[Delivery] = ()
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a start has come to. Applied at most once, fenced by its token.
 
     Attributes:

@@ -25,7 +25,7 @@ from trio_tasks.context import CancelReason, end_attempt
 from trio_tasks.errors import LeaseLostError, SerializationError
 from trio_tasks.job import Job
 from trio_tasks.processor.dead_letter import EXHAUSTED, SHOULD_RETRY_RAISED, error_json
-from trio_tasks.processor.decisions import Complete, Die, Park, Run, Verdict
+from trio_tasks.processor.decisions import Die, Park, Run, Verdict
 from trio_tasks.processor.facts import JobFacts
 from trio_tasks.processor.inputs import (
     AskedDiscard,
@@ -40,19 +40,17 @@ from trio_tasks.processor.inputs import (
     Interrupted,
     LeaseLost,
     OutcomeRefused,
-    Succeeded,
     TimedOut,
 )
+from trio_tasks.processor.processor import COMPLETE, Processor
 from trio_tasks.processor.retry import timeout_error
 from trio_tasks.processor.signals import classify
 from trio_tasks.strays import as_failure
 
 if TYPE_CHECKING:
     from trio_tasks.consumer.handling import Handling, Lookup
-    from trio_tasks.consumer.logs import JobLogs
     from trio_tasks.consumer.slots import Slot, Slots
     from trio_tasks.consumer.timeouts import Timeouts
-    from trio_tasks.processor.processor import Processor
 
 __all__ = ["Attempts", "in_handler"]
 
@@ -64,7 +62,6 @@ in_handler: ContextVar[Held | None] = ContextVar("trio_tasks_in_handler", defaul
 It may have ended. `stop()` inside one that has not would wait for itself."""
 
 _GOOD = HandedOut()
-_SUCCEEDED = Succeeded()
 _INTERRUPTIONS = (CancelReason.SHUTDOWN, CancelReason.LEASE_LOST)
 
 
@@ -79,7 +76,6 @@ class Attempts:
         retention_ms: int,
         dead_letter_stream: str | None,
         timeouts: Timeouts,
-        logs: JobLogs,
         threads: anyio.CapacityLimiter,
     ) -> None:
         """Wire the pipeline.
@@ -90,7 +86,6 @@ class Attempts:
             retention_ms: for jobs whose event is unknown here.
             dead_letter_stream: the stream of `DeadLetterPolicy`.
             timeouts: the keeper of the attempts' time-outs.
-            logs: where `job.logger` lines go.
             threads: bounds the threads of sync handlers.
         """
         self.slots: Slots | None = None
@@ -99,7 +94,6 @@ class Attempts:
         self._retention_ms = retention_ms
         self._dead_letter_stream = dead_letter_stream
         self._timeouts = timeouts
-        self._logs = logs
         self._threads = threads
         self._base = copy_context()
 
@@ -114,15 +108,15 @@ class Attempts:
         delivery = held.delivery
         record = delivery.record
         handling = None if record is None else self._lookup(delivery.token.queue, record.event)
-        facts = facts_of(delivery)
-        processor = self._processor if handling is None else handling.processor
-        decision = processor.decide(
-            facts, _handed_out(delivery, handling), now_ms=held.now_ms, jitter=0.5
-        )
-        if not isinstance(decision, Run):
-            if isinstance(decision, Park):
-                report_unknown(held, processor)
-            self._end(held, handling, facts, decision, error=_lost_attempt(facts, decision))
+        if (
+            record is None
+            or handling is None
+            or not Processor.runs_surely(
+                attempt=delivery.attempt,
+                deadline_at_ms=delivery.deadline_at_ms,
+                cancel_reason=delivery.cancel_reason,
+            )
+        ) and not self._may_run(held, handling):
             return
         assert record is not None
         assert handling is not None
@@ -131,90 +125,98 @@ class Attempts:
         try:
             data = handling.decode(record.data)
         except SerializationError as error:
-            self._decide(held, handling, facts, BadData(), error)
+            self._decide(held, handling, BadData(), error)
             return
-        try:
-            ask = handling.debounce(delivery, record, data)
-        except Exception as error:
-            self._decide(held, handling, facts, Failed(error), error)
-            return
-        if ask is not None and not await self._may_run(held, handling, facts, ask):
-            return
-        await self._handle(slot, held, handling, facts, record, data)
-
-    async def _may_run(
-        self, held: Held, handling: Handling, facts: JobFacts, ask: DebounceAsk
-    ) -> bool:
-        """Ask for the debounce key; `False`: the job has ended."""
-        assert self.slots is not None
-        self.slots.suspended()
-        holder = await held.feed.debounces.ask(ask)
-        decision = handling.processor.decide(
-            facts, DebounceAnswered(holder), now_ms=held.now_ms, jitter=0.5
-        )
-        if not isinstance(decision, Run):
-            self._end(held, handling, facts, decision)
-            return False
-        return self._may_begin(held)
-
-    def _may_begin(self, held: Held) -> bool:
-        """Whether a handler may begin; `False`: the job has ended."""
-        if held.cause is None and held.feed.stale():
-            held.cause = CancelReason.LEASE_LOST
-        if held.cause is None:
-            return True
-        self.give_up(held)
-        return False
-
-    async def _handle(
-        self,
-        slot: Slot,
-        held: Held,
-        handling: Handling,
-        facts: JobFacts,
-        record: Record,
-        data: object,
-    ) -> None:
-        token = held.delivery.token
+        if record.debounce is not None or handling.may_debounce:
+            try:
+                ask = handling.debounce(delivery, record, data)
+            except Exception as error:
+                self._decide(held, handling, Failed(error), error)
+                return
+            if ask is not None and not await self._not_debounced(held, handling, ask):
+                return
+        token = delivery.token
         job: Job[Any] = Job(
             token.job_id,
             record.event,
             token.queue,
             data,
-            facts.attempt,
-            handling.processor.attempts_of(facts),
+            delivery.attempt,
+            handling.processor.attempts if record.attempts is None else record.attempts,
             token.level,
             record.emitted_at_ms,
             record.scheduled_for_ms,
-            self._logs.logger(held, handling.max_logs),
+            held.log,
         )
-        held.job = job
+        held.max_lines = handling.max_logs
         held.begun = True
         held.feed.began(held)
-        timeout_ms = _timeout_ms(record, handling)
+        timeout_ms = handling.timeout_ms if record.timeout_ms is None else record.timeout_ms
         if timeout_ms is not None:
             self._timeouts.add(held, timeout_ms)
-        assert self.slots is not None
         try:
-            if handling.is_async:
-                context = self._base.copy()
-                coroutine = context.run(_invoke, handling, job, held)
-                value = await drive(context, coroutine, self.slots.suspended)
-            else:
+            if not handling.is_async:
                 value = await self._in_thread(slot, held, handling, job)
+            else:
+                context = self._base.copy()
+                run = context.run
+                coroutine = run(_invoke, handling, job, held)
+                try:
+                    trap = run(coroutine.send, None)
+                except StopIteration as done:
+                    value = done.value
+                else:
+                    assert self.slots is not None
+                    self.slots.suspended()
+                    value = await drive(context, coroutine, trap)
         except Exception as error:
             if isinstance(error, BaseExceptionGroup):
                 raise  # cancellation may be inside: the slot's scope sorts it out
-            self._raised(held, handling, facts, error)
+            self._raised(held, handling, error)
             return
         try:
             result = handling.encode(value)
         except SerializationError as error:
-            self._decide(held, handling, facts, BadResult(), error)
+            self._decide(held, handling, BadResult(), error)
             return
-        decision = handling.processor.decide(facts, _SUCCEEDED, now_ms=held.now_ms, jitter=0.5)
-        assert not isinstance(decision, Run)
-        self._end(held, handling, facts, decision, result=result)
+        self._end(held, handling, COMPLETE, result=result)
+
+    def _may_run(self, held: Held, handling: Handling | None) -> bool:
+        """Ask the Processor; `False`: the job has ended."""
+        delivery = held.delivery
+        processor = self._processor if handling is None else handling.processor
+        facts = facts_of(delivery)
+        decision = processor.decide(
+            facts, _handed_out(delivery, handling), now_ms=held.now_ms, jitter=0.5
+        )
+        if isinstance(decision, Run):
+            return True
+        if isinstance(decision, Park):
+            report_unknown(held, processor)
+        self._end(held, handling, decision, error=_lost_attempt(facts, decision))
+        return False
+
+    async def _not_debounced(self, held: Held, handling: Handling, ask: DebounceAsk) -> bool:
+        """Ask for the debounce key; `False`: the job has ended."""
+        assert self.slots is not None
+        self.slots.suspended()
+        holder = await held.feed.debounces.ask(ask)
+        decision = handling.processor.decide(
+            facts_of(held.delivery), DebounceAnswered(holder), now_ms=held.now_ms, jitter=0.5
+        )
+        if not isinstance(decision, Run):
+            self._end(held, handling, decision)
+            return False
+        return self._may_begin(held)
+
+    def _may_begin(self, held: Held) -> bool:
+        """Whether a handler may begin; `False`: the job has ended."""
+        if held.cause is None:
+            if not held.feed.stale():
+                return True
+            held.cause = CancelReason.LEASE_LOST
+        self.give_up(held)
+        return False
 
     async def _in_thread(self, slot: Slot, held: Held, handling: Handling, job: Job[Any]) -> object:
         """Run a sync handler. It cannot be cancelled: it is waited for, until `abandon_threads`.
@@ -249,26 +251,21 @@ class Attempts:
         if isinstance(error, _AbandonedError):
             held.feed.abandoned(held)
             return
-        facts = facts_of(held.delivery)
-        handling = self._handling(held)
         if error is None:
             self.give_up(held)
         else:
-            self._raised(held, handling, facts, as_failure(error))
+            self._raised(held, self._handling(held), as_failure(error))
 
-    def _raised(
-        self, held: Held, handling: Handling | None, facts: JobFacts, error: BaseException
-    ) -> None:
+    def _raised(self, held: Held, handling: Handling | None, error: BaseException) -> None:
         """End a job whose handler raised."""
         raised = classify(error)
         if isinstance(raised, Failed) and held.cause in _INTERRUPTIONS:
             self.give_up(held)  # what it raised while we broke it off is no failure of its own
         else:
-            self._decide(held, handling, facts, raised, from_handler(error))
+            self._decide(held, handling, raised, from_handler(error))
 
     def give_up(self, held: Held) -> None:
         """End a job that was cancelled, for whatever cause, before or while its handler ran."""
-        facts = facts_of(held.delivery)
         handling = self._handling(held)
         match held.cause:
             case CancelReason.USER:
@@ -276,7 +273,7 @@ class Attempts:
             case CancelReason.TIMEOUT:
                 timeout_ms = _timeout_ms(held.delivery.record, handling) or 0
                 error = timeout_error(timeout_ms)
-                self._decide(held, handling, facts, TimedOut(timeout_ms), error)
+                self._decide(held, handling, TimedOut(timeout_ms), error)
                 return
             case CancelReason.SHUTDOWN:
                 held.feed.counters.interrupted += held.begun
@@ -284,7 +281,7 @@ class Attempts:
             case _:
                 # No cause: a scope outside was cancelled, or it could not start in time.
                 reason = LeaseLost(held.begun)
-        self._decide(held, handling, facts, reason, None)
+        self._decide(held, handling, reason, None)
 
     def refused(self, outcome: Outcome, held: Held) -> Outcome:
         """What to commit instead of an outcome that the broker refuses: dead, without payload."""
@@ -311,11 +308,11 @@ class Attempts:
         self,
         held: Held,
         handling: Handling | None,
-        facts: JobFacts,
         happened: Input,
         error: BaseException | None,
     ) -> None:
         processor = self._processor if handling is None else handling.processor
+        facts = facts_of(held.delivery)
         decision = processor.decide(
             facts, happened, now_ms=held.now_ms, jitter=environment.jitter()
         )
@@ -327,13 +324,12 @@ class Attempts:
             held.asked = isinstance(happened, AskedRetry | AskedDiscard)
             if not isinstance(happened, BadData):
                 held.begun = True  # a failure uses its attempt, the debounce key's too
-        self._end(held, handling, facts, decision, error=error)
+        self._end(held, handling, decision, error=error)
 
     def _end(
         self,
         held: Held,
         handling: Handling | None,
-        facts: JobFacts,
         verdict: Verdict,
         *,
         result: bytes | None = None,
@@ -344,23 +340,25 @@ class Attempts:
         end_attempt(held)
         delivery = held.delivery
         record = delivery.record
-        processor = self._processor if handling is None else handling.processor
-        retention_ms = self._retention_ms if handling is None else handling.retention_ms
-        if record is not None and record.retention_ms is not None:
-            retention_ms = record.retention_ms
+        attempts = None if record is None else record.attempts
+        if attempts is None:
+            attempts = (self._processor if handling is None else handling.processor).attempts
+        retention_ms = None if record is None else record.retention_ms
+        if retention_ms is None:
+            retention_ms = self._retention_ms if handling is None else handling.retention_ms
         held.feed.end(
             held,
             Outcome(
                 token=delivery.token,
                 event="" if record is None else record.event,
-                attempt=facts.attempt,
+                attempt=delivery.attempt,
                 ran=held.begun,
-                attempts=processor.attempts_of(facts),
+                attempts=attempts,
                 verdict=verdict,
                 retention_ms=retention_ms,
                 result=result,
                 error=error_bytes,
-                children=tuple(held.children) if isinstance(verdict, Complete) else (),
+                children=tuple(held.children) if verdict is COMPLETE and held.children else (),
                 logged=held.logged,
                 generation=delivery.generation,
                 dead_letter_stream=self._dead_letter_stream,

@@ -26,39 +26,41 @@ Entry: TypeAlias = "tuple[Held, Outcome]"
 
 
 class Outcomes:
-    """Outcomes that wait for a step. Children count towards the batch."""
+    """Outcomes that wait for a step. Children count towards the batch.
+
+    Attributes:
+        waiting: those that go out next, in order. To append one never awaits: a handler's end and
+            that are one.
+        under_way: how many are being committed.
+    """
+
+    __slots__ = ("under_way", "waiting")
 
     def __init__(self) -> None:
-        self._waiting: deque[Entry] = deque()
+        self.waiting: deque[Entry] = deque()
         self.under_way = 0
-
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    def add(self, held: Held, outcome: Outcome) -> None:
-        """Append an outcome. Never awaits: a handler's end and this are one."""
-        self._waiting.append((held, outcome))
 
     def put_back(self, entries: Sequence[Entry]) -> None:
         """Return a batch whose fate is unknown; it goes out first next time."""
-        self._waiting.extendleft(reversed(entries))
+        self.waiting.extendleft(reversed(entries))
 
     def draw(self) -> list[Entry]:
         """The next batch: at most `BATCH_OUTCOMES` jobs and about `STEP_BYTES` bytes.
 
         An outcome that is larger by itself, or has more children, goes alone.
         """
-        waiting = self._waiting
+        waiting = self.waiting
         batch: list[Entry] = []
         size = size_bytes = 0
         while waiting and size < BATCH_OUTCOMES:
             outcome = waiting[0][1]
-            weight, weight_bytes = 1, len(outcome.result or b"")
+            size += 1
+            result = outcome.result
+            if result is not None:
+                size_bytes += len(result)
             if outcome.children:
-                weight += len(outcome.children)
-                weight_bytes += sum(len(child.record.data) for child in outcome.children)
-            size += weight
-            size_bytes += weight_bytes
+                size += len(outcome.children)
+                size_bytes += sum(len(child.record.data) for child in outcome.children)
             if batch and (size > BATCH_OUTCOMES or size_bytes > STEP_BYTES):
                 break
             batch.append(waiting.popleft())

@@ -192,7 +192,6 @@ class ConsumerCore:
             retention_ms=self._retention_ms,
             dead_letter_stream=self._processor.options.dlq.stream,
             timeouts=self._timeouts,
-            logs=self._logs,
             threads=anyio.CapacityLimiter(self._concurrency),
         )
         self._slots = attempts.slots = Slots(
@@ -297,7 +296,7 @@ class ConsumerCore:
     def idle(self) -> bool:
         """Whether this process holds no job and owes the broker nothing."""
         return not (self._relay_wanted or self._relaying) and all(
-            not feed.held and not feed.outcomes and not feed.outcomes.under_way
+            not feed.held and not feed.outcomes.waiting and not feed.outcomes.under_way
             for feed in self.feeds.values()
         )
 
@@ -384,6 +383,7 @@ class _Everything:
     """Handles any event with one callable."""
 
     is_async = True
+    may_debounce = False
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ Measured per job: 0.3 µs, against 5 µs (Trio) to 16 µs (AnyIO) for a task of 
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Coroutine, Generator
 from contextvars import Context
 from typing import Any
 
@@ -22,19 +22,15 @@ __all__ = ["drive"]
 
 @types.coroutine
 def drive(
-    context: Context, coroutine: Coroutine[Any, Any, Any], on_suspend: Callable[[], None]
+    context: Context, coroutine: Coroutine[Any, Any, Any], trap: Any
 ) -> Generator[Any, Any, Any]:
-    """Run `coroutine` in `context` and return its value.
+    """Run the rest of `coroutine` in `context` and return its value.
 
-    `on_suspend` is called at most once, when the coroutine suspends for the first time. Exceptions
-    and cancellation pass through both ways.
+    Who starts it, with `context.run(coroutine.send, None)`, gets its first `trap`, or the
+    `StopIteration` of one that never suspends: those need no driver. Exceptions and cancellation
+    pass through both ways.
     """
     run = context.run
-    try:
-        trap = run(coroutine.send, None)
-    except StopIteration as done:
-        return done.value
-    on_suspend()
     while True:
         try:
             resume, argument = coroutine.send, (yield trap)

@@ -97,17 +97,21 @@ class EventStream:
 
 
 class Events:
-    """Lifecycle events of this process. Costs nothing while nobody listens."""
+    """Lifecycle events of this process. Costs nothing while nobody listens.
+
+    Attributes:
+        listened: whether somebody does, or did once. To be asked before `publish` on the hot path.
+    """
 
     def __init__(self) -> None:
         self._streams: weakref.WeakSet[EventStream] = weakref.WeakSet()
-        self._listened = False  # asked on the hot path, where the length of the set costs 0.5 µs
+        self.listened = False
 
     def listen(self) -> EventStream:
         """Receive what happens from now on, for as long as the stream is referred to."""
         stream = EventStream()
         self._streams.add(stream)
-        self._listened = True
+        self.listened = True
         return stream
 
     def close(self) -> None:
@@ -117,7 +121,7 @@ class Events:
 
     def publish(self, kind: str, held: Held, state: JobState) -> None:
         """Tell the listeners, if there are any."""
-        if not self._listened:
+        if not self.listened:
             return
         token = held.delivery.token
         record = held.delivery.record

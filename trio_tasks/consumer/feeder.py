@@ -114,7 +114,7 @@ class Feed:
         self._broker = broker
         self._slots = slots
         self._attempts = attempts
-        self._logs = logs
+        self.logs = logs
         self._events = events
         self._new_registration = new_registration
         self._on_tick_hint = on_tick_hint
@@ -124,6 +124,7 @@ class Feed:
         self._hungry = False
         self._takes = 0
         self._steps = 0
+        self._enough = 1  # outcomes that make a second step worth its while
         self._due_at: float | None = None
         self._looked_at = -math.inf
         self._idle_pumps: list[anyio.Event] = []
@@ -187,7 +188,7 @@ class Feed:
 
         A take that was under way when draining began may still bring jobs to give back.
         """
-        while self.outcomes or self._steps:
+        while self.outcomes.waiting or self._steps:
             self.notify()
             await self._flushed.wait()
 
@@ -273,12 +274,15 @@ class Feed:
     def began(self, held: Held) -> None:
         """A handler begins."""
         self.counters.started += 1
-        self._events.publish("started", held, JobState.RUNNING)
+        if self._events.listened:
+            self._events.publish("started", held, JobState.RUNNING)
 
     def end(self, held: Held, outcome: Outcome) -> None:
         """An attempt has come to its outcome. No await between the handler's end and this."""
-        self.outcomes.add(held, outcome)
-        self.notify()
+        waiting = self.outcomes.waiting
+        waiting.append((held, outcome))
+        if self._idle_pumps and (not self._steps or len(waiting) >= self._enough):
+            self.notify()
 
     def abandoned(self, held: Held) -> None:
         """A sync handler's thread was left behind; its job is left to its lease."""
@@ -291,7 +295,7 @@ class Feed:
     def _worthwhile(self) -> bool:
         if self.membership is None:
             return False
-        waiting = len(self.outcomes)
+        waiting = len(self.outcomes.waiting)
         may_take = self._hungry and self._takes_jobs()
         if self._hungry and not may_take:
             self._slots.step_out(self)
@@ -300,7 +304,7 @@ class Feed:
             may_take = False
         if not self._steps:
             return bool(waiting or may_take)
-        quarter = self._slots.quarter
+        self._enough = quarter = self._slots.quarter
         return waiting >= quarter or (may_take and self._slots.room >= quarter)
 
     def _takes_jobs(self) -> bool:
@@ -314,11 +318,7 @@ class Feed:
             assert self.membership is not None
             entries = self.outcomes.draw()
             want = 0
-            if (
-                (self._hungry or not self._takes)
-                and self._takes_jobs()
-                and not any(isinstance(outcome.verdict, Park) for _, outcome in entries)
-            ):
+            if (self._hungry or not self._takes) and self._takes_jobs() and not _parks(entries):
                 want = self._slots.reserve(self, self._most)
             if not entries and not want:
                 # Others have the first turn: `line_up` brings us back.
@@ -344,9 +344,9 @@ class Feed:
         self.outcomes.under_way += len(entries)
         reply: StepReply | None = None
         try:
-            talkers = [held for held, _ in entries if held.lines or held.logged]
+            talkers = [held for held, _ in entries if held.logged]
             if talkers:
-                await self._logs.settle(talkers)
+                await self.logs.settle(talkers)
             reply = await step_or_halves(membership, entries, want, self._report)
         except BrokerError as error:
             self._report(error)
@@ -357,8 +357,7 @@ class Feed:
             if reply is None:
                 self.outcomes.put_back(entries)
             else:
-                for (held, outcome), applied in zip(entries, reply.applied, strict=True):
-                    self._applied(held, outcome, applied)
+                self._answered(entries, reply.applied)
             taken = None if reply is None else reply.taken
             used = 0 if taken is None else self._started(membership, taken)
             self._slots.release(want - used)
@@ -399,19 +398,17 @@ class Feed:
         left = membership is not self.membership or self.draining
         if not self._broker.remote and not self.held:
             self._no_longer_idle()
-        used, now = 0, loop_time()
-        for delivery in taken.deliveries:
-            held = Held(delivery, self, taken.now_ms, now)
-            self.held.add(held)
-            if left:
-                # Of an incarnation that was left, or too late: given back, not begun.
-                held.cause = CancelReason.SHUTDOWN if self.draining else CancelReason.LEASE_LOST
-                self._attempts.give_up(held)
-            else:
-                self._slots.fill(held)
-                used += 1
-        self._slots.wake()
-        return used
+        now_ms, now = taken.now_ms, loop_time()
+        jobs = [Held(delivery, self, now_ms, now) for delivery in taken.deliveries]
+        self.held.update(jobs)
+        if not left:
+            self._slots.fill(jobs)
+            return len(jobs)
+        for held in jobs:
+            # Of an incarnation that was left, or too late: given back, not begun.
+            held.cause = CancelReason.SHUTDOWN if self.draining else CancelReason.LEASE_LOST
+            self._attempts.give_up(held)
+        return 0
 
     def _taken(self, membership: Membership, taken: Taken, want: int) -> None:
         now = self._looked_at = loop_time()
@@ -431,9 +428,21 @@ class Feed:
             case TakeStatus.OLD:
                 self.hungry(True)
 
+    def _answered(self, entries: list[Entry], answers: Sequence[Applied]) -> None:
+        completed = 0
+        for (held, outcome), applied in zip(entries, answers, strict=True):
+            if applied is Applied.APPLIED and isinstance(outcome.verdict, Complete):
+                self.held.discard(held)
+                completed += 1
+                if self._events.listened:
+                    self._events.publish("succeeded", held, JobState.COMPLETED)
+            else:
+                self._applied(held, outcome, applied)
+        self.counters.completed += completed
+
     def _applied(self, held: Held, outcome: Outcome, applied: Applied) -> None:
         if applied is Applied.REFUSED:
-            self.outcomes.add(held, self._attempts.refused(outcome, held))
+            self.outcomes.waiting.append((held, self._attempts.refused(outcome, held)))
             self._events.publish("error", held, JobState.RUNNING)
             return
         self.held.discard(held)
@@ -523,3 +532,11 @@ class Feed:
         self._wait_scope = None
         if not full:
             self.hungry(True)
+
+
+def _parks(entries: list[Entry]) -> bool:
+    """Whether a job is parked by one of these outcomes."""
+    for _, outcome in entries:
+        if isinstance(outcome.verdict, Park):
+            return True
+    return False

@@ -55,6 +55,11 @@ class Handling(Protocol):
         """Calls the handler: a coroutine if `is_async`, else its value."""
         ...
 
+    @property
+    def may_debounce(self) -> bool:
+        """Whether `debounce` has to be asked for a job that brings no debounce of its own."""
+        ...
+
     def debounce(self, delivery: Delivery, record: Record, data: Any) -> DebounceAsk | None:
         """The debounce key to ask for before the job may run.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Collection, Generator, Mapping
+from collections.abc import Awaitable, Collection, Generator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -41,36 +41,32 @@ class JobLogs:
     def __init__(self) -> None:
         self._thread = threading.get_ident()
         self._token = anyio.lowlevel.current_token()
-        self._waiting: dict[Held, int] = {}
-        self._under_way: dict[Held, int] = {}
+        self._waiting: dict[Held, None] = {}  # unlike a set, in the order of the calls
+        self._under_way: dict[Held, None] = {}
         self._work = anyio.Event()
         self._progress = Pulse()
 
-    def logger(self, held: Held, max_lines: int) -> Callable[[object], Awaitable[None]]:
-        """The function behind `job.logger` of one attempt."""
+    def keep(self, held: Held, message: object) -> Awaitable[None]:
+        """Keep a line; see `Job.logger`."""
+        line = encode_line(message)
+        if held.ended:
+            raise RuntimeError(
+                f"job.logger of {held.delivery.token.job_id!r} was called after its handler"
+                " had returned; log inside the handler"
+            )
+        if threading.get_ident() == self._thread:
+            self._append(held, line)
+        else:
+            anyio.from_thread.run_sync(self._append, held, line, token=self._token)
+        return _Sent(self, held)
 
-        def logger(message: object) -> Awaitable[None]:
-            line = encode_line(message)
-            if held.ended:
-                raise RuntimeError(
-                    f"job.logger of {held.delivery.token.job_id!r} was called after its handler"
-                    " had returned; log inside the handler"
-                )
-            if threading.get_ident() == self._thread:
-                self._append(held, max_lines, line)
-            else:
-                anyio.from_thread.run_sync(self._append, held, max_lines, line, token=self._token)
-            return _Sent(self, held)
-
-        return logger
-
-    def _append(self, held: Held, max_lines: int, line: bytes) -> None:
-        if not max_lines:
+    def _append(self, held: Held, line: bytes) -> None:
+        if not held.max_lines:
             return
         held.logged = True
         held.lines.append(line)
-        del held.lines[:-max_lines]
-        self._waiting[held] = max_lines
+        del held.lines[: -held.max_lines]
+        self._waiting[held] = None
         self._work.set()
 
     def sent(self, held: Held) -> Awaitable[None]:
@@ -98,18 +94,18 @@ class JobLogs:
             self._work = anyio.Event()
             self._under_way, self._waiting = self._waiting, {}
             async with anyio.create_task_group() as nursery:
-                for held, max_lines in self._under_way.items():
-                    nursery.start_soon(protected(self._send), held, max_lines)
+                for held in self._under_way:
+                    nursery.start_soon(protected(self._send), held)
             self._under_way = {}
             self._progress.fire()
 
-    async def _send(self, held: Held, max_lines: int) -> None:
+    async def _send(self, held: Held) -> None:
         lines, held.lines = held.lines, []
         while True:
             try:
                 membership = held.feed.membership
                 if membership is not None:
-                    await membership.log(held.delivery.token, lines, max_lines)
+                    await membership.log(held.delivery.token, lines, held.max_lines)
                     return
             except BrokerUnavailableError:
                 pass  # the lines wait for its return, and the outcome for the lines

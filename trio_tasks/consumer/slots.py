@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -167,17 +167,15 @@ class Slots:
         self._call_line()
 
     def _call_line(self) -> None:
-        for feed in tuple(self._line):
-            feed.notify()
+        if self._line:
+            for feed in tuple(self._line):
+                feed.notify()
 
     # -- filling ---------------------------------------------------------------------------------
 
-    def fill(self, held: Held) -> None:
-        """Hand a job to a reserved slot. Call `wake()` after the last one of a batch."""
-        self.ready.append(held)
-
-    def wake(self) -> None:
-        """Wake a slot if jobs lie ready."""
+    def fill(self, jobs: Sequence[Held]) -> None:
+        """Hand jobs to reserved slots."""
+        self.ready.extend(jobs)
         if self.ready and self._parked:
             self._ring(self._parked.pop())
         if self._surplus() > 0:
@@ -267,25 +265,31 @@ class Slots:
             say_ignored()
 
     async def _jobs(self, slot: Slot, task: asyncio.Task[Any] | None) -> None:
-        clock = loop_clock()
+        clock, ready, scope, attempt, ran = (
+            loop_clock(),
+            self.ready,
+            slot.scope,
+            self._attempt,
+            self._prefetch.ran,
+        )
         since = began = clock()
-        while not slot.scope.cancel_called:
-            if not self.ready:
+        while not scope.cancel_called:
+            if not ready:
                 await self._park(slot)
                 since = began = clock()
                 continue
-            held = self.ready.popleft()
+            held = ready.popleft()
             slot.held = held
             held.slot = slot
             self.running += 1
-            await self._attempt(slot, held)
+            await attempt(slot, held)
             slot.held = held.slot = None
             self._ended()
             if task is not None and task.cancelling():
                 await checkpoint()  # it is raised here, or has been raised
                 return
             now = clock()
-            self._prefetch.ran(now - began)
+            ran(now - began)
             began = now
             if now - since > UNINTERRUPTED:
                 await checkpoint()
@@ -296,7 +300,10 @@ class Slots:
         if self._idle is not None and not self.running and not self.ready:
             self._idle.set()
             self._idle = None
-        self.release(1)
+        if self._line or not self.free:
+            self.release(1)
+        else:  # nobody waits for it
+            self.free += 1
 
     async def _park(self, slot: Slot) -> None:
         slot.bell = anyio.Event()

@@ -22,6 +22,9 @@ from trio_tasks.payloads.json_form import encode_in_order, json_form, name_of
 __all__ = ["PayloadCodec", "codec_for", "decode_plain", "digest", "encode"]
 
 
+_NULL: Final = b"null"
+
+
 class PayloadCodec:
     """Writes values of one type as strict JSON, and reads them back as exactly that type.
 
@@ -89,6 +92,8 @@ class PayloadCodec:
                 an infinity, an offset from UTC with seconds), is nested deeper than `MAX_DEPTH`,
                 has an integer of more than 4300 digits, does not fit the type or is too large.
         """
+        if value is None and self.accepts_none and max_bytes >= len(_NULL):
+            return _NULL  # what most handlers return
         try:
             raw = self._encode(value)
             if len(raw) > max_bytes:

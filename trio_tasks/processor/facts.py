@@ -9,7 +9,7 @@ from trio_tasks.job import JobState
 __all__ = ["JobFacts"]
 
 
-class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
+class JobFacts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A job, as far as its fate depends on it. All fields but the first have defaults.
 
     Attributes:

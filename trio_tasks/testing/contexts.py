@@ -44,8 +44,8 @@ class FakeContext(Context[A_co]):
             job: what it finds as `ctx.job`; default: one without data.
         """
         job = make_job(None) if job is None else job
-        self._fake = _Attempt(job)
-        super().__init__(app, _NO_OUTLET, self._fake)
+        self._fake = _Attempt(job.id)
+        super().__init__(app, _NO_OUTLET, self._fake, job)
         self.emitted: list[Emit[Any]] = []
         self.logs: list[object] = job.logs if isinstance(job, FakeJob) else []
 
@@ -93,8 +93,8 @@ _NO_OUTLET: Final[Any] = None
 class _Attempt:
     """The attempt that the context belongs to."""
 
-    def __init__(self, job: Job[object]) -> None:
-        self.job = job
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
         self.cause: CancelReason | None = None
         self.ended = False
         self.children: list[NewJob] = []

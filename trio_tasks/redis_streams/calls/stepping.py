@@ -90,55 +90,65 @@ def step(
         outcomes: of this incarnation or others, each of a start of its own.
         want: 0: nothing is taken, and neither lease nor pause matter.
     """
-    sections: dict[_Section, list[Argument]] = {}
-    order: dict[_Section, list[int]] = {}
-    for index, outcome in enumerate(outcomes):
-        section, row = _row(keys.queue, outcome)
-        if section in sections:
-            sections[section] += row
-            order[section].append(index)
-        else:
-            sections[section] = [*row]
-            order[section] = [index]
-
     args: list[Argument] = [keys.prefix, tombstone_ms, incarnation, ordinal, want, lease_ms]
-    args.append(len(sections))
-    for section, rows in sections.items():
-        kind, owner, level, number, attempts = section
-        args += (kind, owner, level, number)
-        if kind == "C":
-            args.append("-" if attempts is None else attempts)
-        entries = [outcomes[index].token.entry for index in order[section]]
-        args += (_milliseconds(min(entries)), _milliseconds(max(entries)), len(entries))
-        args += rows
+    order = _sections(args, keys.queue, outcomes)
 
     def parse(reply: Reply) -> StepReply:
         answers, relay, *taken = items(reply)
-        applied: list[Applied] = [Applied.STALE] * len(outcomes)
-        indices = (index for rows in order.values() for index in rows)
-        for index, answer in zip(indices, raw(answers), strict=True):
-            applied[index] = _APPLIED[answer]
+        letters = raw(answers)
+        if letters == b"A" * len(outcomes):  # as nearly always
+            applied = [Applied.APPLIED] * len(outcomes)
+        else:
+            applied = [Applied.STALE] * len(outcomes)
+            for index, letter in zip(order, letters, strict=True):
+                applied[index] = _APPLIED[letter]
         took = _taken(keys.queue, incarnation, taken) if want else None
         return StepReply(applied, took, relay=found(relay))
 
     return Call(script("step"), keys.fixed, args, parser("step", parse))
 
 
-def _row(queue: str, outcome: Outcome) -> tuple[_Section, Sequence[Argument]]:
-    """The section in which an outcome belongs, and its row there."""
-    token = outcome.token
-    if (
-        outcome.attempt == 1
-        and token.deliveries == 1
-        and not outcome.generation
-        and not outcome.children
-        and not outcome.logged
-        and isinstance(outcome.verdict, Complete)
-    ):
-        plain = ("C", token.incarnation, token.level, outcome.retention_ms, outcome.attempts)
-        return plain, (token.job_id, token.entry, outcome.result or b"")
-    section = ("O", token.incarnation, token.level, token.deliveries, None)
-    return section, _full_row(queue, outcome)
+def _sections(args: list[Argument], queue: str, outcomes: Sequence[Outcome]) -> list[int]:
+    """Append the sections of some outcomes; the indices of the outcomes, in their order there."""
+    sections: dict[_Section, tuple[list[int], list[Argument]]] = {}
+    last: _Section | None = None
+    indices: list[int] = []
+    rows: list[Argument] = []
+    for index, outcome in enumerate(outcomes):
+        token = outcome.token
+        plain = (
+            isinstance(outcome.verdict, Complete)
+            and outcome.attempt == 1
+            and token.deliveries == 1
+            and not outcome.generation
+            and not outcome.children
+            and not outcome.logged
+        )
+        section: _Section = (
+            ("C", token.incarnation, token.level, outcome.retention_ms, outcome.attempts)
+            if plain
+            else ("O", token.incarnation, token.level, token.deliveries, None)
+        )
+        if section != last:
+            last = section
+            indices, rows = sections.setdefault(section, ([], []))
+        indices.append(index)
+        if plain:
+            rows += (token.job_id, token.entry, outcome.result or b"")
+        else:
+            rows += _full_row(queue, outcome)
+
+    args.append(len(sections))
+    order: list[int] = []
+    for (kind, owner, level, number, attempts), (indices, rows) in sections.items():
+        args += (kind, owner, level, number)
+        if kind == "C":
+            args.append("-" if attempts is None else attempts)
+        entries = [outcomes[index].token.entry for index in indices]
+        args += (_milliseconds(min(entries)), _milliseconds(max(entries)), len(entries))
+        args += rows
+        order += indices
+    return order
 
 
 def _full_row(queue: str, outcome: Outcome) -> list[Argument]:
@@ -193,12 +203,14 @@ def _taken(queue: str, incarnation: str, reply: Sequence[Reply]) -> Taken:
         number, flat = items(level_reply)
         level = whole(number)
         rows = iter(cast("list[bytes]", items(flat)))
-        for entry, job_id, blob, extra in zip(rows, rows, rows, rows, strict=True):
+        for entry, name, blob, extra in zip(rows, rows, rows, rows, strict=True):
             record, version = decode_record(blob)
+            try:
+                job_id = name.decode()
+            except UnicodeDecodeError:
+                job_id = name.decode("utf-8", "replace")
             if not extra:  # a first delivery that had to read nothing but the blob
-                token = StartToken(
-                    queue, job_id.decode("utf-8", "replace"), incarnation, entry.decode(), level, 1
-                )
+                token = StartToken(queue, job_id, incarnation, entry.decode(), level, 1)
                 if record is not None:
                     deliveries.append(Delivery(token, 1, record))
                 else:
@@ -207,14 +219,7 @@ def _taken(queue: str, incarnation: str, reply: Sequence[Reply]) -> Taken:
             attempt, deliveries_, deadline, unknown, interruptions, generation, requeued, reason = (
                 extra.decode().split(" ", 7)
             )
-            token = StartToken(
-                queue,
-                job_id.decode("utf-8", "replace"),
-                incarnation,
-                entry.decode(),
-                level,
-                int(deliveries_),
-            )
+            token = StartToken(queue, job_id, incarnation, entry.decode(), level, int(deliveries_))
             deliveries.append(
                 Delivery(
                     token,
