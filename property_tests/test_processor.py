@@ -44,7 +44,7 @@ from trio_tasks.processor.inputs import (
     TimedOut,
 )
 from trio_tasks.processor.lifecycle import TABLE, IllegalTransitionError
-from trio_tasks.processor.processor import Processor
+from trio_tasks.processor.processor import COMPLETE, Processor
 from trio_tasks.processor.retry import delay_after_ms
 
 KNOWN, UNKNOWN = HandedOut(), HandedOut(known=False)
@@ -385,3 +385,33 @@ def test_a_handler_whose_attempts_and_retries_disagree_is_refused(
     else:
         with pytest.raises(ValueError, match="disagree"):
             Processor().for_handler(retry=own, attempts=attempts)
+
+
+@given(
+    strategies.processors(),
+    strategies.job_facts,
+    st.none() | st.text(),
+    strategies.instants_ms,
+    strategies.luck,
+)
+def test_what_runs_surely_is_what_every_processor_lets_run(
+    processor: Processor, facts: JobFacts, cancel_reason: str | None, now_ms: int, luck: float
+) -> None:
+    facts = msgspec.structs.replace(facts, state=JobState.RUNNING)
+    surely = Processor.runs_surely(
+        attempt=facts.attempt, deadline_at_ms=facts.deadline_at_ms, cancel_reason=cancel_reason
+    )
+    plain = msgspec.structs.replace(facts, attempt=1, deadline_at_ms=None)
+    assert Processor.runs_surely(attempt=1, deadline_at_ms=None, cancel_reason=None)
+    assert processor.decide(plain, KNOWN, now_ms=now_ms, jitter=luck) == Run()
+    if surely:
+        handed_out = HandedOut(cancel_reason=cancel_reason)
+        assert processor.decide(facts, handed_out, now_ms=now_ms, jitter=luck) == Run()
+
+
+@given(strategies.processors(), strategies.job_facts, strategies.instants_ms, strategies.luck)
+def test_every_success_is_the_same_completion(
+    processor: Processor, facts: JobFacts, now_ms: int, luck: float
+) -> None:
+    facts = msgspec.structs.replace(facts, state=JobState.RUNNING)
+    assert processor.decide(facts, Succeeded(), now_ms=now_ms, jitter=luck) is COMPLETE

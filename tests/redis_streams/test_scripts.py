@@ -6,6 +6,7 @@ import hashlib
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import trio_tasks.redis_streams
@@ -174,9 +175,34 @@ def test_outcomes_that_have_much_in_common_share_a_section() -> None:
     call = calls.step(KEYS, incarnation="w:1", ordinal=1, outcomes=plain, want=0, lease_ms=1)
 
     assert list(call.args[6:15]) == [
-        1, "C", "w:1", 0, 1000, 4, "1700000000000", "1700000000019", 20,
+        1, "C", "w:1", 0, 1000, 4, "1700000000000-0", "1700000000019-0", 20,
     ]  # fmt: skip
     assert len(call.args) == 15 + 3 * 20
+
+
+@pytest.mark.parametrize(
+    ("entries", "first", "last"),
+    [
+        (["1700000000000-9", "1700000000000-10"], "1700000000000-9", "1700000000000-10"),
+        (["1700000000000-10", "1700000000000-9"], "1700000000000-9", "1700000000000-10"),
+        (
+            ["1700000000001-3", "1700000000000-100", "1700000000001-20", "1700000000000-99"],
+            "1700000000000-99",
+            "1700000000001-20",
+        ),
+        (["1700000000000-0"], "1700000000000-0", "1700000000000-0"),
+    ],
+)
+def test_a_section_names_its_first_and_its_last_entry(
+    entries: list[str], first: str, last: str
+) -> None:
+    outcomes = [
+        msgspec.structs.replace(OUTCOME, token=msgspec.structs.replace(TOKEN, entry=entry))
+        for entry in entries
+    ]
+    call = calls.step(KEYS, incarnation="w:1", ordinal=1, outcomes=outcomes, want=0, lease_ms=1)
+
+    assert (first, last, len(entries)) in zip(call.args, call.args[1:], call.args[2:], strict=False)
 
 
 def test_answers_are_put_back_into_the_order_of_the_outcomes() -> None:

@@ -10,7 +10,8 @@ The hash `j:<id>` has the fields (see also docs on the protocol):
     dl  deadline              us  unknown since
     due, why                  of a delay; `why` also of an end
     by  the job that stood in r   result          er  error
-    f   of an end: finished, started, kept until, mx, `n` if the result is null; then the token
+    f   of an end: finished, for how long it ran and how long it is kept (ms), mx, `n` if the
+        result is null; then the token
     lt  the last token that was committed without an end: deliveries, incarnation, entry
     n   emit numbers: those of this life, newest first, `|`, those of earlier ones
     gen generation            rq  it was requeued in this life

@@ -98,9 +98,9 @@ def _stored(queue: str, row: Sequence[Reply]) -> Stored:
     started_at, finished_at, attempts = whole(started), None, number("mx")
     result = fields.get("r")
     if "f" in fields:
-        finished, began, _kept, limit, null, *_token = fields["f"].split(b" ")
+        finished, ran, _retention, limit, null, *_token = fields["f"].split(b" ")
         finished_at = int(finished)
-        started_at = -1 if began == b"-" else int(began)
+        started_at = -1 if ran == b"-" else finished_at - int(ran)
         attempts = attempts if limit == b"-" else int(limit)
         result = b"null" if null == b"n" else result
     delayed = state is JobState.DELAYED

@@ -13,7 +13,7 @@ and a section `O` any other outcomes:
     queue id blob options                   for each of its children
 
 where `words` are what `lua/_outcome.lua` lists, `~` for what there is not: `-` is a name. `first`
-and `last` are the milliseconds of the entries between which all of a section lie.
+and `last` are the first and the last of a section's entries.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def _sections(args: list[Argument], queue: str, outcomes: Sequence[Outcome]) -> 
         if kind == "C":
             args.append("-" if attempts is None else attempts)
         entries = [outcomes[index].token.entry for index in indices]
-        args += (_milliseconds(min(entries)), _milliseconds(max(entries)), len(entries))
+        args += (*_bounds(entries), len(entries))
         args += rows
         order += indices
     return order
@@ -187,9 +187,20 @@ def _full_row(queue: str, outcome: Outcome) -> list[Argument]:
     return row
 
 
-def _milliseconds(entry: str) -> str:
-    """The first part of an entry id (and all in which entries can be compared as text)."""
-    return entry.partition("-")[0]
+def _bounds(entries: list[str]) -> tuple[str, str]:
+    """The first and the last of some entries.
+
+    As text they compare by their milliseconds, which have 13 digits; within one, by length first.
+    """
+    first, last = min(entries).partition("-")[0], max(entries).partition("-")[0]
+    firsts = [entry for entry in entries if entry.startswith(first)]
+    shortest = min(map(len, firsts))
+    lasts = firsts if first == last else [entry for entry in entries if entry.startswith(last)]
+    longest = max(map(len, lasts))
+    return (
+        min(entry for entry in firsts if len(entry) == shortest),
+        max(entry for entry in lasts if len(entry) == longest),
+    )
 
 
 def _word(value: str | int | None) -> str:

@@ -16,12 +16,17 @@ local function superseded(id, entry, token)
 end
 
 -- A plain completion: two requests. HSET tells how many fields are new, and so whether the record
--- was there at all.
+-- was there at all. As long as `f` has at most 64 bytes a small record stays in its compact form.
 local function complete(id, entry, idle, result, section)
   local key = JOB .. id
   local null = result == 'null'
-  local finished = NOW .. ' ' .. ms(now - idle) .. section.middle .. (null and 'n ' or '- ')
-    .. section.token.name
+  if idle ~= section.idle then -- of one batch it is the same
+    section.idle = idle
+    local ended = NOW .. ' ' .. ms(idle) .. section.middle
+    section.finished, section.null = ended .. '- ' .. section.token.name,
+      ended .. 'n ' .. section.token.name
+  end
+  local finished = null and section.null or section.finished
   local with_result = result ~= '' and not null and section.retention > 0
   local new
   if with_result then
@@ -38,7 +43,11 @@ local function complete(id, entry, idle, result, section)
     count('df')
     return 'G', true
   end
-  expire(id, section.retention)
+  if section.lifetime then
+    call('PEXPIRE', key, section.lifetime)
+  else
+    expire(id, section.retention)
+  end
   if has_requests() then call('HDEL', CANCELS, id) end
   count('c')
   tell(id)
@@ -63,18 +72,18 @@ local function commit(i, sections)
     local section = { token = { name = deliveries .. ' ' .. incarnation, deliveries = deliveries } }
     if plain then
       section.retention = tonumber(ARGV[i + 3])
-      section.middle = ' ' .. ms(now + section.retention) .. ' ' .. ARGV[i + 4] .. ' '
+      section.middle = ' ' .. ARGV[i + 3] .. ' ' .. ARGV[i + 4] .. ' '
+      section.lifetime = plain_lifetime(section.retention)
       i = i + 1
     end
     local first, last, number = ARGV[i + 4], ARGV[i + 5], tonumber(ARGV[i + 6])
     local present = fence(level, incarnation, deliveries, number, first, last)
-    local acks = acked[level] or {}
-    acked[level] = acks
+    local acks, done = acked[level] or {}, spent[level] or {}
+    acked[level], spent[level] = acks, done
     i = i + 7
     for _ = 1, number do
       local id, entry, answer, ack = ARGV[i], ARGV[i + 1]
-      local place = level .. entry
-      local idle = not spent[place] and present(entry)
+      local idle = not done[entry] and present(entry)
       local outcome = not plain and parsed(ARGV[i + 2])
       if not idle then
         answer = superseded(id, entry, section.token)
@@ -91,7 +100,7 @@ local function commit(i, sections)
       end
       answers[#answers + 1] = answer
       if ack then acks[#acks + 1] = entry end
-      if idle then spent[place] = true end
+      if idle then done[entry] = true end
     end
   end
   for level, entries in pairs(acked) do

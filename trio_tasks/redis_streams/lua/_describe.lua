@@ -5,8 +5,7 @@ local function describe(id, with_log)
   local job = {}
   for i = 1, #flat, 2 do job[flat[i]] = flat[i + 1] end
   if not job.s then return false end
-  local kept = job.f and tonumber(string.match(job.f, '^%d+ %S+ (%S+)'))
-  if kept and kept <= now then return false end
+  if past(job.f) then return false end
   local letter, deliveries, started = job.s, 0, -1
   if letter == 'q' then
     local rows = redis.pcall('XPENDING', STREAM .. job.p, 'g', job.e, job.e, 1)

@@ -11,6 +11,12 @@ local function has_relayed()
   return relays
 end
 
+-- The TTL of all jobs with this retention; nil where a job has to be looked at (`expire`).
+local function plain_lifetime(retention)
+  local lifetime = retention + TOMBSTONE
+  return retention > 0 and (lifetime >= RELAYED or not has_relayed()) and ms(lifetime) or nil
+end
+
 -- The one TTL of an ended job: retention, then the tombstone.
 local function expire(id, retention)
   local lifetime = retention + TOMBSTONE
@@ -52,7 +58,7 @@ end
 
 -- Ends a job that does not run: skipped ('s') or cancelled ('x').
 local function end_idle(id, letter, why, by, retention)
-  local finished = NOW .. ' - ' .. ms(now + retention) .. ' - -'
+  local finished = NOW .. ' - ' .. ms(retention) .. ' - -'
   call('HSET', JOB .. id, 's', letter, 'f', finished, 'why', why)
   if by then call('HSET', JOB .. id, 'by', by) end
   call('PEXPIRE', LOG .. id, expire(id, retention))

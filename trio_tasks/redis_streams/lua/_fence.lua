@@ -7,7 +7,7 @@ local function pending(level, incarnation, first, last, limit)
 end
 
 -- A function (entry) → ms since it was handed out, or nil where the start was superseded. One
--- request serves starts that lie together; `first` and `last` are the ms parts of their entries.
+-- request serves starts that lie together, from the entry `first` to `last`.
 local function fence(level, incarnation, deliveries, number, first, last)
   local idle, complete = {}, false
   local function look(from, to, limit)

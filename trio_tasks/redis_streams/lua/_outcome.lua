@@ -74,9 +74,9 @@ local function apply(id, level, entry, token, idle, o)
     put('lt', token.name .. ' ' .. entry)
     if o.attempts then put('mx', o.attempts) end
   else
-    local kept = state == 'z' and '-' or ms(now + o.retention)
+    local kept = state == 'z' and '-' or o.retention
     local null = kind == 'c' and o.body == 'null'
-    put('f', table.concat({ NOW, ms(now - idle), kept, o.attempts or '-', null and 'n' or '-',
+    put('f', table.concat({ NOW, ms(idle), kept, o.attempts or '-', null and 'n' or '-',
       token.name }, ' '))
     if kind == 'c' then
       if o.body ~= '' and not null and o.retention ~= '0' then put('r', o.body) end

@@ -14,8 +14,7 @@ local key = JOB .. id
 local job = call('HMGET', key, 's', 'e', 'p', 'n', 'f', 'dg')
 local state, entry, level, finished = job[1], job[2], job[3], job[5]
 if not state then return 'missing' end
-local kept = finished and tonumber(string.match(finished, '^%d+ %S+ (%S+)'))
-if kept and kept <= now then return 'missing' end
+if past(finished) then return 'missing' end
 local present = string.match(job[4] or '', '^[^|]*')
 if finished or number ~= '-' and not has_word(present, number) then return 'final' end
 

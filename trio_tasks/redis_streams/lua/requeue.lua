@@ -12,8 +12,7 @@ local id, generation = ARGV[2], tonumber(ARGV[3])
 local job = call('HMGET', JOB .. id, 's', 'b', 'p', 'n', 'gen', 'rl', 'f')
 local state, present = job[1], tonumber(job[5] or 0)
 if not state then return 'missing' end
-local kept = job[7] and tonumber(string.match(job[7], '^%d+ %S+ (%S+)'))
-if kept and kept <= now then return 'missing' end
+if past(job[7]) then return 'missing' end
 if state ~= 'z' or present ~= generation or not legal('z', 'q') then return 'not_dead' end
 
 local level = job[3]
