@@ -536,7 +536,4 @@ class Feed:
 
 def _parks(entries: list[Entry]) -> bool:
     """Whether a job is parked by one of these outcomes."""
-    for _, outcome in entries:
-        if isinstance(outcome.verdict, Park):
-            return True
-    return False
+    return any(isinstance(outcome.verdict, Park) for _, outcome in entries)
