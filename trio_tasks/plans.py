@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 
-class EmitPlan(msgspec.Struct, frozen=True):
+class EmitPlan(msgspec.Struct, frozen=True, gc=False):
     """A job that is ready to be sent.
 
     Attributes:

@@ -85,7 +85,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     schedule: str | None = None
 
 
-class NewJob(msgspec.Struct, frozen=True, kw_only=True):
+class NewJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A job to be emitted.
 
     Attributes:
@@ -107,7 +107,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     deadline_at_ms: int | None = None
 
 
-class Emitted(msgspec.Struct, frozen=True):
+class Emitted(msgspec.Struct, frozen=True, gc=False):
     """The answer to one emit: the job's id, and whether this emit made it.
 
     A repeated emit (the same minted id, or the same emit number) gets the same answer again.

@@ -179,6 +179,12 @@ class RedisBroker:
                 or of several queues, some may have been stored.
         """
         session = self._session
+        if len(jobs) == 1:
+            queue = jobs[0].queue
+            emitted = await session.emits.emit(queue, jobs)
+            if not session.is_named(queue):
+                await session.name((queue,))
+            return emitted
         by_queue: dict[str, list[NewJob]] = {}
         for job in jobs:
             by_queue.setdefault(job.queue, []).append(job)

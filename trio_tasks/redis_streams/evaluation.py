@@ -13,7 +13,7 @@ from typing import TypeVar
 from trio_tasks.redis_streams.scripts import Call
 from trio_tasks.redis_streams.wire import Command, Connection, RedisReplyError
 
-__all__ = ["command_of", "evaluate"]
+__all__ = ["command_of", "evaluate", "evaluate_one"]
 
 T = TypeVar("T")
 
@@ -43,6 +43,20 @@ async def evaluate(
         reply if isinstance(reply, RedisReplyError) else call.parse(reply)
         for call, reply in zip(calls, replies, strict=True)
     ]
+
+
+async def evaluate_one(
+    connection: Connection, call: Call[T], *, timeout: float
+) -> T | RedisReplyError:
+    """Run one script; as `evaluate`, with less ado."""
+    reply = await connection.answer(command_of(call, in_full=False), timeout=timeout)
+    if isinstance(reply, RedisReplyError):
+        if reply.code != "NOSCRIPT":
+            return reply
+        reply = await connection.answer(command_of(call, in_full=True), timeout=timeout)
+        if isinstance(reply, RedisReplyError):
+            return reply
+    return call.parse(reply)
 
 
 def command_of(call: Call[T], *, in_full: bool) -> Command:

@@ -136,6 +136,10 @@ class Session(ABC):
             keys = self._keys_of[queue] = self._new_keys(queue)
         return keys
 
+    def is_named(self, queue: str) -> bool:
+        """Whether `name` has nothing to do for it."""
+        return queue in self._named
+
     async def name(self, queues: Iterable[str]) -> None:
         """Add queues to the set of all, once per connection.
 

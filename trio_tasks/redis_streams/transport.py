@@ -24,6 +24,7 @@ from trio_tasks.environment import loop_time
 from trio_tasks.errors import ConfigurationError
 from trio_tasks.homes import let_go_in_children
 from trio_tasks.redis_streams.address import Address, TlsOptions
+from trio_tasks.redis_streams.native import native
 
 __all__ = ["TRANSPORT_ERRORS", "Transport", "connect_transport", "tls_context"]
 
@@ -61,10 +62,11 @@ class Transport(Protocol):
 class SocketTransport:
     """A raw, non-blocking TCP or unix socket."""
 
-    __slots__ = ("__weakref__", "_socket")
+    __slots__ = ("__weakref__", "_socket", "_wait_readable")
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
+        self._wait_readable = native().wait_readable
         let_go_in_children(self)
 
     def let_go(self) -> None:
@@ -84,7 +86,7 @@ class SocketTransport:
 
     async def receive(self) -> bytes:
         while True:
-            await anyio.wait_readable(self._socket)
+            await self._wait_readable(self._socket)
             try:
                 return self._socket.recv(_RECEIVE_BYTES)
             except BlockingIOError:

@@ -34,10 +34,11 @@ import anyio.lowlevel
 import hiredis
 
 from trio_tasks.control_c import protected
-from trio_tasks.environment import loop_time
+from trio_tasks.environment import loop_clock, loop_time
 from trio_tasks.errors import BrokerUnavailableError
 from trio_tasks.redis_streams.address import Address
 from trio_tasks.redis_streams.login import log_in, perhaps_tls
+from trio_tasks.redis_streams.native import Event, native
 from trio_tasks.redis_streams.replies import Command, RedisReplyError, Reply, pack
 from trio_tasks.redis_streams.transport import TRANSPORT_ERRORS, Transport, connect_transport
 
@@ -51,11 +52,11 @@ class _Exchange:
 
     __slots__ = ("deadline", "done", "expected", "replies")
 
-    def __init__(self, expected: int, deadline: float) -> None:
+    def __init__(self, expected: int, deadline: float, done: Event) -> None:
         self.expected = expected
         self.deadline = deadline
         self.replies: list[Reply] = []
-        self.done = anyio.Event()
+        self.done = done
 
 
 class Connection:
@@ -74,6 +75,8 @@ class Connection:
         self.label = address.label
         self._transport = transport
         self._timeout = address.request_timeout
+        self._native = native()
+        self._clock = loop_clock()
         self._room = anyio.Semaphore(max_in_flight, fast_acquire=True)
         self._unanswered: deque[_Exchange] = deque()
         self._outbox: list[bytes | memoryview] = []
@@ -100,10 +103,14 @@ class Connection:
             BrokerUnavailableError: the connection is or was closed before the reply had come,
                 or had no room for another request within the time.
         """
-        (reply,) = await self._exchange(pack(command), 1, timeout)
+        reply = await self.answer(command, timeout=timeout)
         if isinstance(reply, RedisReplyError):
             raise reply
         return reply
+
+    async def answer(self, command: Command, *, timeout: float | None = None) -> Reply:
+        """As `request`, but an error that the server answers is returned."""
+        return (await self._exchange(pack(command), 1, timeout))[0]
 
     async def pipeline(
         self, commands: Iterable[Command], *, timeout: float | None = None
@@ -141,7 +148,7 @@ class Connection:
             raise failure
 
     async def _exchange(self, data: bytes, expected: int, timeout: float | None) -> list[Reply]:
-        await anyio.lowlevel.checkpoint_if_cancelled()
+        await self._native.checkpoint_if_cancelled()
         timeout = self._timeout if timeout is None else timeout
         if self._reason is not None:
             raise self.unavailable()
@@ -149,7 +156,7 @@ class Connection:
             self._room.acquire_nowait()  # the reader gives it back
         except anyio.WouldBlock:
             await self._wait_for_room(timeout)
-        exchange = _Exchange(expected, loop_time() + timeout)
+        exchange = _Exchange(expected, self._clock() + timeout, self._native.new_event())
         self._unanswered.append(exchange)
         self._send(data)
         if exchange.deadline < self._alarm_at:
