@@ -6,6 +6,7 @@ import random
 import re
 import time
 from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 from tests.redis_streams.test_acl import rights
 from tests.redis_streams.work import Work
 from tests.servers import ServerProcess, free_port, in_step, start_cluster, start_server, timed
+from tests.workshop import eventually
 from trio_tasks import Job, TaskManager
 from trio_tasks.broker import RECORD_VERSION, NewJob, Record, Registration
 from trio_tasks.connect import blocking_broker_for, broker_for
@@ -27,7 +29,7 @@ from trio_tasks.redis_streams.cluster_address import (
     key_slot,
     parse_cluster_address,
 )
-from trio_tasks.redis_streams.keys import QueueKeys
+from trio_tasks.redis_streams.keys import QueueKeys, queues_key
 
 on_trio = pytest.mark.parametrize("anyio_backend", ["trio"])
 on_both_loops = pytest.mark.parametrize("anyio_backend", ["trio", "asyncio"])
@@ -224,6 +226,65 @@ async def test_the_rights_in_the_text_are_enough(cluster: Cluster) -> None:
         await work.until_ran([0])
         assert await tasks.queues() == sorted(queues)
     assert [node.ask("ACL", "LOG") for node in cluster.nodes] == ["[]"] * 3
+
+
+@pytest.mark.anyio
+@on_trio
+@pytest.mark.parametrize("name", ["m", "s:0", "w", "ev", "c"])
+@timed(30)
+async def test_a_key_of_the_wrong_type_is_named_and_stops_its_queue_alone_until_it_is_gone(
+    name: str, cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "trio_tasks.broker")
+    namespace = f"spoilt-{name.replace(':', '-')}"
+    spoilt, beside = cluster.queues_on(0, 2, namespace)
+    (far,) = cluster.queues_on(1, 1, namespace)
+    work = Work(cluster.url, namespace=namespace, parents=[spoilt, beside, far], children=[])
+    key = QueueKeys(namespace, spoilt).prefix + name
+    node = cluster.nodes[0]
+
+    def told() -> list[str]:
+        return [r.levelname for r in caplog.records if repr(key) in r.getMessage()]
+
+    async with work.tasks as tasks:
+        await tasks.start()
+        for queue in work.queues:
+            assert await (await tasks.emit("parent", 0, queue=queue)).result(timeout=5) == "done"
+        kept = node.ask("RENAME", key, f"{key}-kept") == "OK"
+        assert node.ask("SET", key, "somebody's") == "OK"
+        while not told():
+            with suppress(BrokerUnavailableError):
+                await tasks.emit("parent", 1, queue=spoilt)
+            await anyio.sleep(0.01)
+        for queue in (beside, far):
+            await work.emit(2, queue)
+            await eventually(lambda queue=queue: (queue, 2) in work.ran)
+        assert node.ask("GET", key) == "somebody's"
+        assert node.ask("DEL", key) == "1"
+        if kept:
+            assert node.ask("RENAME", f"{key}-kept", key) == "OK"
+        await work.emit(2, spoilt)
+        await work.until_ran([0, 2])
+        await eventually(lambda: len(told()) == 2)
+    assert told() == ["ERROR", "INFO"]
+    assert "WRONGTYPE" not in caplog.text
+
+
+@pytest.mark.anyio
+@on_trio
+@timed(20)
+async def test_a_list_of_queues_of_the_wrong_type_is_named(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = queues_key("unlisted")
+    node = cluster.nodes[key_slot(key) * 3 // 16_384]
+    assert node.ask("SET", key, "somebody's") == "OK"
+    async with TaskManager(cluster.url, namespace="unlisted") as tasks:
+        await tasks.emit("parent", 0)
+        with pytest.raises(BrokerUnavailableError, match=f"key '{key}' is of the type 'string'"):
+            await tasks.queues()
+    (record,) = caplog.records
+    assert repr(key) in record.getMessage()
 
 
 @pytest.mark.anyio

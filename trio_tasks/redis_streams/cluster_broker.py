@@ -82,7 +82,7 @@ class ClusterSession(Session):
             on_connect=self._prepare,
             on_moved=self._moved,
         )
-        self.cmd = Naming(self._cluster)
+        self.cmd = self._naming = Naming(self._cluster)
         self.memberships = Memberships(
             cmd=self.cmd, wait=self._wait, tasks=self._tasks, tombstone_ms=settings.tombstone_ms
         )
@@ -112,7 +112,7 @@ class ClusterSession(Session):
         if watches is None:
             watches = self._watches[queue] = Watches(
                 tasks=self._tasks,
-                cmd=self._slot_link(queue),
+                cmd=self._naming,
                 new_link=partial(self._new_link, queue, "ev"),
                 keys=self.keys,
             )
@@ -123,7 +123,11 @@ class ClusterSession(Session):
         if wakes is None:
             link = self._new_link(queue, "wake")
             wakes = self._wakes[queue] = Wakes(
-                wake=link, cmd=self._slot_link(queue), keys=self.keys, bell=None
+                wake=link,
+                cmd=self._slot_link(queue),
+                naming=self._naming,
+                keys=self.keys,
+                bell=None,
             )
             self._tasks.start_soon(protected(link.run))
             self._tasks.start_soon(protected(wakes.run))

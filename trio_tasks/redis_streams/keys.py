@@ -8,12 +8,11 @@ them all. Scripts get the fixed names as KEYS, always all of them in the order o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 from trio_tasks.options import check_name
 
-__all__ = ["LEVELS", "QueueKeys", "dead_letter_key", "queues_key", "types_of_shared"]
+__all__ = ["LEVELS", "QueueKeys", "dead_letter_key", "queues_key", "types_beside"]
 
 LEVELS = range(9, -1, -1)
 """The priorities, in the order in which they are served."""
@@ -33,10 +32,12 @@ _FIXED_TYPES: Final = (
 )
 """`QueueKeys.fixed`, and what the server calls their types."""
 
+_QUEUES: Final = ":queues"
+
 
 def queues_key(namespace: str) -> str:
     """Set: the names of the namespace's queues. In a slot of its own."""
-    return f"{check_name('namespace', namespace)}:queues"
+    return f"{check_name('namespace', namespace)}{_QUEUES}"
 
 
 def dead_letter_key(stream: str) -> str:
@@ -47,18 +48,18 @@ def dead_letter_key(stream: str) -> str:
     return check_name("stream", stream)
 
 
-def types_of_shared(keys: Sequence[str | bytes]) -> dict[str, str]:
-    """Keys without which a script that is given `keys` cannot run, and what `TYPE` says of them.
+def types_beside(key: str) -> dict[str, str]:
+    """What whoever uses `key` cannot do without, and what `TYPE` says of these keys.
 
-    Of a queue: the fixed ones, the levels and the rows set aside. Else a single dead-letter stream.
+    Of a queue: the fixed ones, the levels and the rows set aside. Else that key alone, which is the
+    set of all queues or a stream of dead letters.
     """
-    first = str(keys[0])
-    if len(keys) == 1:
-        return {first: "stream"}
-    prefix = first.removesuffix("m")
+    prefix, brace, _ = key.partition("}:")
+    if not brace:
+        return {key: "set" if key.endswith(_QUEUES) else "stream"}
     streams = [*(f"s:{level}" for level in LEVELS), "aside"]
     return {
-        prefix + name: kind
+        prefix + brace + name: kind
         for name, kind in (*_FIXED_TYPES, *((name, "stream") for name in streams))
     }
 

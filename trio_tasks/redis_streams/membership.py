@@ -55,7 +55,7 @@ from trio_tasks.redis_streams.asking import OUTAGES, Asks
 from trio_tasks.redis_streams.calls import Call, OwnReply, OwnStatus
 from trio_tasks.redis_streams.evaluation import evaluate
 from trio_tasks.redis_streams.keys import QueueKeys
-from trio_tasks.redis_streams.misplaced import MisplacedKeyError
+from trio_tasks.redis_streams.misplaced import MisplacedKeyError, is_wrong_type
 from trio_tasks.redis_streams.wire import Connection, RedisReplyError
 
 __all__ = ["Memberships", "RedisMembership"]
@@ -133,7 +133,8 @@ class Memberships:
                 membership.heard(answer)
             elif answer.code in outages:
                 raise answer
-            else:  # this queue's affair; its next step tries again
+            elif not is_wrong_type(answer):
+                # This queue's affair; its next step tries again (and names a misplaced key).
                 log.warning("queue %r: %s", membership.queue, answer)
 
     def moved(self, away: Callable[[str], bool]) -> None:

@@ -9,6 +9,13 @@ fail with `BrokerUnavailableError`, which their callers know how to sit out, so 
 given up and no job dies of it. The log says once which key it is and what to do, and says so when
 the queue goes on. Other queues are not concerned.
 
+Where the server cannot be asked which key it is, nothing is known: neither is a key named, nor is
+one said to be out of the way. A server that refuses to tell (a user without the right to `TYPE`) is
+mentioned once.
+
+Plain commands are treated likewise, and those who block on a connection of their own ask
+`Naming.misplaced` when they meet such a key, so that one voice says it.
+
 What is of a single job, a debounce key or a schedule is that job's affair: the scripts count it as
 absent, or refuse what needs it by its name.
 """
@@ -16,22 +23,25 @@ absent, or refuse what needs it by its name.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Final, TypeVar, cast
 
+from trio_tasks.environment import loop_time
 from trio_tasks.errors import BrokerError, BrokerUnavailableError
 from trio_tasks.redis_streams.asking import Asks
-from trio_tasks.redis_streams.keys import types_of_shared
+from trio_tasks.redis_streams.keys import types_beside
 from trio_tasks.redis_streams.replies import Command, RedisReplyError, Reply
 from trio_tasks.redis_streams.scripts import Call
 
-__all__ = ["MisplacedKeyError", "Naming"]
+__all__ = ["MisplacedKeyError", "Naming", "is_wrong_type", "misplaced_among"]
 
 log = logging.getLogger("trio_tasks.broker")
 
 T = TypeVar("T")
 
 _WRONG_TYPE: Final = "WRONGTYPE"
+_SECOND_LOOK: Final = 1.0  # seconds that an answer may be held up to see whether all is well again
 
 
 class MisplacedKeyError(BrokerUnavailableError):
@@ -40,6 +50,40 @@ class MisplacedKeyError(BrokerUnavailableError):
     Part of what the request does may have been done. Once the key is gone it is safe to try again.
     """
 
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> MisplacedKeyError:
+        """The error that says which keys it is; see `misplaced_among`."""
+        text = ", ".join(texts)
+        return cls(f"{_WRONG_TYPE}: {text}; rename or delete it")
+
+    @classmethod
+    def unnamed(cls, unknown: BrokerError) -> MisplacedKeyError:
+        """The error where it could not be found out which key it is."""
+        return cls(
+            f"{_WRONG_TYPE}: a key is of the wrong type, and which one it is cannot be asked now"
+            f" ({unknown})"
+        )
+
+
+def is_wrong_type(error: BaseException) -> bool:
+    """Whether the server says that some key is of another type."""
+    return isinstance(error, RedisReplyError) and error.code == _WRONG_TYPE
+
+
+def misplaced_among(types: Mapping[str, str], replies: Sequence[Reply]) -> dict[str, str]:
+    """Those of the keys that are of another type than this, each with that in words.
+
+    Args:
+        types: the keys with the types that they should be of.
+        replies: what the server said to `TYPE` of each.
+    """
+    found = {name: cast("bytes", r).decode() for name, r in zip(types, replies, strict=True)}
+    return {
+        name: f"key {name!r} is of the type {found[name]!r}, and should be a {expected}"
+        for name, expected in types.items()
+        if found[name] not in ("none", expected)
+    }
+
 
 class Naming:
     """Asks as another does, and names the key where the server says that one is misplaced."""
@@ -47,7 +91,10 @@ class Naming:
     def __init__(self, cmd: Asks) -> None:
         """`cmd` asks the server."""
         self._cmd = cmd
-        self._misplaced: dict[str, set[str]] = {}  # first key of a call → the names that were said
+        self._misplaced: dict[
+            str, set[str]
+        ] = {}  # a name of those beside it → those that were said
+        self._untold: set[str] = set()  # the same, where the server refuses to tell
 
     def __repr__(self) -> str:
         return repr(self._cmd)
@@ -83,8 +130,20 @@ class Naming:
         blocks: float = 0.0,
         repeat: bool = False,
     ) -> list[Reply]:
-        """See `Link.request`."""
-        return await self._cmd.request(*commands, deadline=deadline, blocks=blocks, repeat=repeat)
+        """See `Link.request`; raises `MisplacedKeyError` too. Commands name a key second."""
+        key = str(commands[0][1])
+        try:
+            replies = await self._cmd.request(
+                *commands, deadline=deadline, blocks=blocks, repeat=repeat
+            )
+        except RedisReplyError as error:
+            named = await self._named(key, error, deadline)
+            if named is None:
+                raise
+            raise named from error
+        if self._misplaced:
+            await self._look_again(key)
+        return replies
 
     async def call(
         self, call: Call[T], *, deadline: float | None = None, repeat: bool = False
@@ -93,7 +152,7 @@ class Naming:
         try:
             answer = await self._cmd.call(call, deadline=deadline, repeat=repeat)
         except RedisReplyError as error:
-            named = await self._named(call, error)
+            named = await self._named(call.keys[0], error, deadline)
             if named is not None:
                 raise named from error
             if error.code != _WRONG_TYPE or not repeat:
@@ -101,7 +160,7 @@ class Naming:
             # None of the shared ones, or it went away just now.
             return await self._cmd.call(call, deadline=deadline, repeat=repeat)
         if self._misplaced:
-            await self._look_again(call)
+            await self._look_again(call.keys[0])
         return answer
 
     async def calls(
@@ -111,51 +170,90 @@ class Naming:
         answers = await self._cmd.calls(calls, deadline=deadline, repeat=repeat)
         for place, answer in enumerate(answers):
             if isinstance(answer, RedisReplyError):
-                answers[place] = await self._named(calls[place], answer) or answer
+                answers[place] = await self._named(calls[place].keys[0], answer, deadline) or answer
         return answers
 
-    async def _named(self, call: Call[object], error: RedisReplyError) -> BrokerError | None:
+    async def misplaced(self, key: str | bytes, deadline: float | None = None) -> set[str]:
+        """The shared keys beside `key` that are misplaced now. The log is told what has changed.
+
+        Raises:
+            BrokerError: the server could not be asked.
+        """
+        return set(await self._look(str(key), deadline))
+
+    async def _named(
+        self, key: str | bytes, error: RedisReplyError, deadline: float | None
+    ) -> BrokerError | None:
         """The error that names the shared keys, if it is of those."""
         if error.code != _WRONG_TYPE:
             return None
-        found, key = await self._look(call), str(call.keys[0])
-        if found:
-            said = self._misplaced.setdefault(key, set())
-            for name in found.keys() - said:
-                log.error("%s; its queue waits until that key is renamed or deleted", found[name])
-            said.update(found)
-            text = ", ".join(found.values())
-        elif key in self._misplaced:
-            text = f"a key was of the wrong type until now: {self._goes_on(key)}"
+        family = next(iter(types_beside(str(key))))
+        before = ", ".join(map(repr, sorted(self._misplaced.get(family, ()))))
+        try:
+            found = await self._look(str(key), deadline)
+        except BrokerError as unknown:
+            named = MisplacedKeyError.unnamed(unknown)
         else:
-            return None
-        named = MisplacedKeyError(f"{_WRONG_TYPE}: {text}")
+            if found:
+                named = MisplacedKeyError.of(list(found.values()))
+            elif before:
+                named = MisplacedKeyError(
+                    f"{_WRONG_TYPE}: a key was of the wrong type until now: {before}"
+                )
+            else:
+                return None
         named.__cause__ = error
         return named
 
-    async def _look_again(self, call: Call[object]) -> None:
-        """After a call that went well: whether it was the first one since."""
-        key = str(call.keys[0])
-        if key in self._misplaced and not await self._look(call):
-            self._goes_on(key)
+    async def _look_again(self, key: str | bytes) -> None:
+        """After a request that went well: whether it was the first one since."""
+        if next(iter(types_beside(str(key)))) in self._misplaced:
+            with suppress(BrokerError):  # it is not known
+                await self._look(str(key), loop_time() + _SECOND_LOOK)
 
-    def _goes_on(self, key: str) -> str:
-        """Say that the keys are out of the way; their names."""
-        names = ", ".join(map(repr, sorted(self._misplaced.pop(key, ()))))
-        if names:
-            log.info("out of the way: %s; its queue goes on", names)
-        return names
-
-    async def _look(self, call: Call[object]) -> dict[str, str]:
-        """The shared keys that are of the wrong type, each with that in words."""
-        types = types_of_shared(call.keys)
+    async def _look(self, key: str, deadline: float | None) -> dict[str, str]:
+        """The shared keys beside this one that are of the wrong type, each with that in words."""
+        types = types_beside(key)
+        family = next(iter(types))
         try:
-            replies = await self._cmd.request(*(("TYPE", name) for name in types), repeat=True)
-        except BrokerError:
-            return {}  # nobody can say
-        found = {name: cast("bytes", r).decode() for name, r in zip(types, replies, strict=True)}
-        return {
-            name: f"key {name!r} is of the type {found[name]!r}, and should be a {expected}"
-            for name, expected in types.items()
-            if found[name] not in ("none", expected)
-        }
+            replies = await self._cmd.request(
+                *(("TYPE", name) for name in types), deadline=deadline, repeat=True
+            )
+        except RedisReplyError as error:
+            if family not in self._untold:
+                self._untold.add(family)
+                log.error(
+                    "a key beside %r may be of the wrong type, and the server refuses to say"
+                    " whether it is: %s",
+                    family,
+                    error,
+                )
+            raise
+        self._untold.discard(family)
+        found = misplaced_among(types, replies)
+        self._say(family, found)
+        return found
+
+    def _say(self, family: str, found: Mapping[str, str]) -> None:
+        """Say which keys are misplaced, once, and when all are out of the way."""
+        if found:
+            said = self._misplaced.setdefault(family, set())
+            for name in found.keys() - said:
+                log.error("%s; %s until that key is renamed or deleted", found[name], _stops(name))
+            said.update(found)
+        elif names := self._misplaced.pop(family, None):
+            log.info(
+                "out of the way: %s; %s", ", ".join(map(repr, sorted(names))), _goes_on(family)
+            )
+
+
+def _stops(name: str) -> str:
+    if "}:" in name:
+        return "its queue waits"
+    return "queues are not listed" if name.endswith(":queues") else "dead letters wait"
+
+
+def _goes_on(name: str) -> str:
+    if "}:" in name:
+        return "its queue goes on"
+    return "queues are listed again" if name.endswith(":queues") else "dead letters go on"

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from math import inf
 from types import TracebackType
 from typing import Final, TypeAlias, cast
 
@@ -42,6 +43,8 @@ from trio_tasks.redis_streams.watches import QueueWatch, Watches
 from trio_tasks.redis_streams.wire import Connection, RedisReplyError
 
 __all__ = ["ServerSession", "Session", "Settings"]
+
+_NAMED_AGAIN: Final = 1.0  # seconds, after a refusal
 
 _ExcInfo: TypeAlias = (
     "tuple[type[BaseException] | None, BaseException | None, TracebackType | None]"
@@ -90,6 +93,7 @@ class Session(ABC):
         self._tasks: Final = anyio.create_task_group()
         self._keys_of: dict[str, QueueKeys] = {}
         self._named: set[str] = set()
+        self._may_name_from = -inf  # on the loop's clock
 
     @property
     @abstractmethod
@@ -143,12 +147,16 @@ class Session(ABC):
     async def name(self, queues: Iterable[str]) -> None:
         """Add queues to the set of all, once per connection.
 
-        Their names only help people to find them, so this may fail: the next use repeats it.
+        Their names only help people to find them, so this may fail: the next use repeats it, after
+        a while, as no emit should be slow for that.
         """
         new = set(queues) - self._named
-        if new:
-            with suppress(BrokerError):
+        if new and loop_time() >= self._may_name_from:
+            try:
                 await self.cmd.request(("SADD", queues_key(self._settings.namespace), *new))
+            except BrokerError:
+                self._may_name_from = loop_time() + _NAMED_AGAIN
+            else:
                 self._named |= new
 
     def _new_keys(self, queue: str) -> QueueKeys:
@@ -162,6 +170,7 @@ class Session(ABC):
             if isinstance(reply, RedisReplyError) and reply.code in OUTAGES:
                 raise reply
         self._named.clear()  # the server may have lost what it knew
+        self._may_name_from = -inf
 
     def _enqueue(self, queue: str, jobs: Sequence[NewJob]) -> Call[list[Emitted]]:
         return calls.enqueue(self.keys(queue), jobs, tombstone_ms=self._settings.tombstone_ms)
@@ -185,10 +194,14 @@ class ServerSession(Session):
         # To the same server it comes and goes with the other one, which says all that is to say.
         own_way = settings.locate_wake is not None
         self._wake: Final = self._new_link("wake", outage_log if own_way else None)
+        self.cmd = naming = Naming(cmd)
         self._wakes: Final = Wakes(
-            wake=self._wake, cmd=cmd, keys=self.keys, bell=self._private_keys().wake
+            wake=self._wake,
+            cmd=cmd,
+            naming=naming,
+            keys=self.keys,
+            bell=self._private_keys().wake,
         )
-        self.cmd = Naming(cmd)
         self.memberships = Memberships(
             cmd=self.cmd,
             wait=self._wakes.wait,
@@ -198,7 +211,7 @@ class ServerSession(Session):
         self.emits = Emits(self.cmd, self._tasks, self._enqueue)
         self._watches: Final = Watches(
             tasks=self._tasks,
-            cmd=cmd,
+            cmd=naming,
             new_link=lambda: self._new_link("ev", None),
             keys=self.keys,
         )

@@ -18,13 +18,17 @@ token that it pops would be lost with it. So
 A waiter that is cancelled costs nothing: a token that was already its own is handed on in the same
 way. A token can be lost only with the connection, or with this process; then the engine's look
 once a second finds the work.
+
+A list of another type makes the server refuse the whole command, whichever queue it belongs to. It
+is named (misplaced.py) and *shunned*: left out, and looked at again once a second, so that the
+other queues' workers are woken as ever.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, cast
 
 import anyio
@@ -35,6 +39,7 @@ from trio_tasks.errors import BrokerError, BrokerUnavailableError
 from trio_tasks.redis_streams.asking import Requests
 from trio_tasks.redis_streams.keys import QueueKeys
 from trio_tasks.redis_streams.link import Link
+from trio_tasks.redis_streams.misplaced import Naming, is_wrong_type
 from trio_tasks.redis_streams.wire import Command
 
 __all__ = ["Wakes"]
@@ -62,19 +67,27 @@ class Wakes:
     """The waiters of a process, and the tokens that wake them."""
 
     def __init__(
-        self, *, wake: Link, cmd: Requests, keys: Callable[[str], QueueKeys], bell: str | None
+        self,
+        *,
+        wake: Link,
+        cmd: Requests,
+        naming: Naming,
+        keys: Callable[[str], QueueKeys],
+        bell: str | None,
     ) -> None:
         """Nothing is waited for before `run`.
 
         Args:
             wake: the connection that blocks.
             cmd: another one to the same keyspace.
+            naming: says which key is misplaced.
             keys: the keys of a queue.
             bell: the name of a list that nobody else uses; `None` where one queue is all that is
                 ever waited for.
         """
         self._wake = wake
         self._cmd = cmd
+        self._naming = naming
         self._keys = keys
         self._bell = bell
         self._lines: dict[str, deque[_Waiter]] = {}
@@ -83,6 +96,7 @@ class Wakes:
         self._errand = anyio.Event()
         self._ring = False
         self._returns: set[str] = set()
+        self._shunned: set[str] = set()
 
     async def wait(self, queue: str, timeout: float) -> bool:
         """Wait for a token, at most `timeout` seconds; whether there may be work now.
@@ -93,7 +107,7 @@ class Wakes:
         self._lines.setdefault(queue, deque()).append(waiter)
         if queue not in self._popping:
             self._somebody.set()
-            if self._popping and self._bell is not None:
+            if self._popping and self._bell is not None and queue not in self._shunned:
                 self._ring = True
                 self._errand.set()
         try:
@@ -158,19 +172,49 @@ class Wakes:
 
     async def _pop_one(self) -> None:
         await self._wake.connected_by(loop_time() + self._wake.timeout)
-        lists = {self._keys(queue).wake.encode(): queue for queue in self._lines}
+        if self._shunned:
+            await self._shun(self._shunned)
+        lists = {
+            self._keys(queue).wake.encode(): queue
+            for queue in self._lines
+            if queue not in self._shunned
+        }
         if not lists:
+            if self._lines:
+                await anyio.sleep(_AFTER_REFUSAL)
             return
+        blocks = _AFTER_REFUSAL if self._shunned else _BLOCKS
         self._popping = frozenset(lists.values())
         try:
             names = lists if self._bell is None else (self._bell, *lists)
-            (reply,) = await self._wake.request(("BLPOP", *names, _BLOCKS), blocks=_BLOCKS)
+            (reply,) = await self._wake.request(("BLPOP", *names, blocks), blocks=blocks)
+        except BrokerError as error:
+            if not is_wrong_type(error):
+                raise
+            if not await self._shun(lists.values()):
+                await anyio.sleep(_AFTER_REFUSAL)  # it has gone, or it is not known
+            return
         finally:
             self._popping = frozenset()
         if isinstance(reply, list):
             queue = lists.get(cast("bytes", reply[0]))
             if queue is not None:
                 self._hand_over(queue)
+
+    async def _shun(self, queues: Iterable[str]) -> bool:
+        """Find out which of the queues have a list of another type; whether any has."""
+        found = False
+        for queue in list(queues):
+            wake = self._keys(queue).wake
+            try:
+                if wake in await self._naming.misplaced(wake):
+                    self._shunned.add(queue)
+                    found = True
+                else:
+                    self._shunned.discard(queue)
+            except BrokerError:
+                pass  # it is not known
+        return found
 
     async def _run_errands(self) -> None:
         """Ring the bell and push tokens back, on the connection that does not block."""

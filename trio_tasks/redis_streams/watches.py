@@ -13,14 +13,15 @@ A blocked `XREAD` cannot be told of another queue. As it takes nothing away, it 
 the connection is made anew. To keep that rare, queues stay in the set, and the connection stays
 open, for some seconds after the last watcher has left.
 
-Hints may be lost (a trimmed stream, a server that lost its data): watchers look again by time.
+Hints may be lost (a trimmed stream, a server that lost its data): watchers look again by time. So
+do those of a queue whose stream is of another type, which is named (misplaced.py) and left out.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Final, TypeAlias, cast
 
@@ -30,9 +31,9 @@ import anyio.abc
 from trio_tasks.control_c import protected
 from trio_tasks.environment import loop_time
 from trio_tasks.errors import BrokerError, BrokerUnavailableError
-from trio_tasks.redis_streams.asking import Requests
 from trio_tasks.redis_streams.keys import QueueKeys
 from trio_tasks.redis_streams.link import Link
+from trio_tasks.redis_streams.misplaced import Naming, is_wrong_type
 from trio_tasks.redis_streams.wire import Reply
 
 __all__ = ["QueueWatch", "Watches"]
@@ -70,7 +71,7 @@ class QueueWatch:
 class _Watched:
     """A queue: how far its stream was read, and for whom."""
 
-    __slots__ = ("by_job", "keys", "left_at", "position", "whole")
+    __slots__ = ("by_job", "is_shunned", "keys", "left_at", "position", "whole")
 
     def __init__(self, keys: QueueKeys, position: bytes) -> None:
         self.keys = keys
@@ -78,6 +79,7 @@ class _Watched:
         self.by_job: defaultdict[bytes, set[QueueWatch]] = defaultdict(set)
         self.whole: set[QueueWatch] = set()
         self.left_at = 0.0
+        self.is_shunned = False
 
     def join(self, job_id: str | None, watch: QueueWatch) -> None:
         (self.whole if job_id is None else self.by_job[job_id.encode()]).add(watch)
@@ -113,7 +115,7 @@ class Watches:
         self,
         *,
         tasks: anyio.abc.TaskGroup,
-        cmd: Requests,
+        cmd: Naming,
         new_link: Callable[[], Link],
         keys: Callable[[str], QueueKeys],
     ) -> None:
@@ -188,12 +190,26 @@ class Watches:
 
     async def _read_once(self, link: Link) -> None:
         await link.connected_by(loop_time() + link.timeout)
-        streams = {watched.keys.events.encode(): watched for watched in self._queues.values()}
+        await self._shun(watched for watched in self._queues.values() if watched.is_shunned)
+        streams = {
+            watched.keys.events.encode(): watched
+            for watched in self._queues.values()
+            if not watched.is_shunned
+        }
+        if not streams:
+            await anyio.sleep(_AFTER_REFUSAL)
+            return
         positions = [watched.position for watched in streams.values()]
         command = ("XREAD", "COUNT", _MOST_ENTRIES, "BLOCK", round(_BLOCKS * 1000), "STREAMS")
         self._reading = frozenset(self._queues)
         try:
             (reply,) = await link.request((*command, *streams, *positions), blocks=_BLOCKS)
+        except BrokerError as error:
+            if not is_wrong_type(error):
+                raise
+            if not await self._shun(streams.values()):
+                await anyio.sleep(_AFTER_REFUSAL)  # it has gone, or it is not known
+            return
         finally:
             self._reading = frozenset()
         # RESP3 has a map here and RESP2 pairs.
@@ -202,6 +218,18 @@ class Watches:
             for entry, fields in entries:
                 watched.position = entry
                 watched.tell(fields[1])
+
+    async def _shun(self, some: Iterable[_Watched]) -> bool:
+        """Find out which of these have a stream of another type; whether any has."""
+        found = False
+        for watched in list(some):
+            events = watched.keys.events
+            try:
+                watched.is_shunned = events in await self._cmd.misplaced(events)
+            except BrokerError:
+                continue  # it is not known
+            found |= watched.is_shunned
+        return found
 
 
 def _position(newest: Reply) -> bytes:
