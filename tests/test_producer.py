@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import traceback
 import uuid
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
@@ -22,6 +23,7 @@ from tests.redis_streams.admin import Admin
 from tests.servers import ServerProcess, start_server
 from trio_tasks import (
     BlockingJobRef,
+    BrokerError,
     BrokerUnavailableError,
     ConfigurationError,
     DeadLetter,
@@ -42,6 +44,7 @@ from trio_tasks import (
 from trio_tasks.connect import VARIABLE
 from trio_tasks.embedded import EmbeddedServer
 from trio_tasks.environment import monotonic
+from trio_tasks.redis_streams.keys import QueueKeys, queues_key
 
 
 @dataclass
@@ -546,3 +549,78 @@ def test_a_full_memory_refuses_the_emit_and_shows_no_data(own_server: ServerProc
         assert len(of_a_batch.value.ids) == 2
         admin.set("maxmemory", 0)
         assert producer.emit("some-event", "s3cret").created
+
+
+SECRET = "s3cret"
+
+MISPLACED: dict[str, tuple[str, Callable[[Producer], object]]] = {
+    "s:0": ("stream", lambda producer: producer.emit("event", SECRET, queue="main")),
+    "m": ("hash", lambda producer: producer.emit("event", SECRET, queue="main")),
+    "w": ("list", lambda producer: producer.emit("event", SECRET, queue="main")),
+    "z": ("zset", lambda producer: producer.emit("event", SECRET, queue="main", delay=60)),
+    "cron": (
+        "zset",
+        lambda producer: producer.emit("event", SECRET, queue="main", repeat="@daily"),
+    ),
+    "ev": ("stream", lambda producer: producer.emit("event", SECRET, queue="main").result(5)),
+}
+"""What a key should be, and what needs it."""
+
+
+@pytest.mark.parametrize("name", MISPLACED)
+def test_a_key_of_the_wrong_type_is_named_and_no_data_are_shown(
+    name: str, emitting: Producer, server: ServerProcess, namespace: str
+) -> None:
+    expected, use = MISPLACED[name]
+    key = QueueKeys(namespace, "main").prefix + name
+    with Admin(server.url) as admin:
+        admin.do("SET", key, "somebody's")
+        with pytest.raises(BrokerUnavailableError) as caught:
+            use(emitting)
+        text = f"key {key!r} is of the type 'string', and should be a {expected}"
+        assert str(caught.value) == f"WRONGTYPE: {text}; rename or delete it"
+        assert SECRET not in "".join(traceback.format_exception(caught.value))
+        assert admin.do("GET", key) == b"somebody's"
+        admin.do("DEL", key)
+        if name not in ("cron", "ev"):
+            (job_id,) = caught.value.ids
+            assert emitting.emit("event", SECRET, queue="main", id=job_id).info().id == job_id
+
+
+def test_a_record_of_the_wrong_type_is_named(
+    emitting: Producer, server: ServerProcess, namespace: str
+) -> None:
+    key = QueueKeys(namespace, "default").job("chosen")
+    with Admin(server.url) as admin:
+        admin.do("SET", key, "somebody's")
+        with pytest.raises(BrokerError) as caught:
+            emitting.emit("event", SECRET, id="chosen")
+        expected = f"MISPLACED key {key} is not a hash: rename or delete it"
+        assert str(caught.value).startswith(expected)
+        assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+def test_where_the_server_does_not_say_which_key_is_of_the_wrong_type_that_is_said(
+    own_server: ServerProcess,
+) -> None:
+    with Admin(own_server.url) as admin, Producer(own_server.url) as producer:
+        admin.do("SET", QueueKeys("tt", "default").meta, "somebody's")
+        admin.do("ACL", "SETUSER", "default", "-type")
+        with pytest.raises(BrokerUnavailableError, match="which one it is cannot be asked now"):
+            producer.emit("event")
+
+
+def test_a_list_of_queues_of_the_wrong_type_is_logged_once_by_name_and_jobs_are_stored(
+    emitting: Producer, server: ServerProcess, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = queues_key(namespace)
+    with Admin(server.url) as admin:
+        admin.do("SET", key, "somebody's")
+        for _ in range(3):
+            assert emitting.emit("event").created
+        admin.do("DEL", key)
+        emitting.emit("event")
+        assert admin.do("SMEMBERS", key) in ({b"default"}, [b"default"])
+    (record,) = caplog.records
+    assert record.levelname == "ERROR"
+    assert f"key {key!r} is of the type 'string', and should be a set" in record.getMessage()

@@ -1,15 +1,16 @@
 """What a `Producer` asks of a Redis server: the few methods of `Broker` that it needs, blocking.
 
 Waiting for a job follows the contract of `Broker.watch` with less machinery than watches.py: each
-thread that waits blocks in an `XREAD` of its own, for a second at most.
+thread that waits blocks in an `XREAD` of its own, for a second at most. Misplaced keys are named
+as misplaced.py does it, but to the caller alone.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from math import inf
 from typing import Final, TypeAlias, TypeVar, cast
 
@@ -27,10 +28,18 @@ from trio_tasks.errors import BrokerError, BrokerUnavailableError, QueueFullErro
 from trio_tasks.redis_streams import calls
 from trio_tasks.redis_streams.blocking import BlockingLink, pause
 from trio_tasks.redis_streams.checks import check_about, not_told, said_of
-from trio_tasks.redis_streams.keys import QueueKeys, queues_key
-from trio_tasks.redis_streams.replies import RedisReplyError
+from trio_tasks.redis_streams.keys import QueueKeys, queues_key, types_beside
+from trio_tasks.redis_streams.misplaced import (
+    MisplacedKeyError,
+    is_wrong_type,
+    misplaced_among,
+)
+from trio_tasks.redis_streams.replies import Command, RedisReplyError, Reply
+from trio_tasks.redis_streams.scripts import Call
 
 __all__ = ["BlockingBroker", "Changes"]
+
+log = logging.getLogger("trio_tasks.broker")
 
 T = TypeVar("T")
 
@@ -43,8 +52,8 @@ _Entries: TypeAlias = "list[tuple[bytes, list[bytes]]]"  # id, then the field `i
 class BlockingBroker:
     """Emits, declares, looks and cancels from any thread.
 
-    Every method may raise `BrokerUnavailableError` (the server could not be reached in time) and
-    `BrokerError` (it refuses).
+    Every method may raise `BrokerUnavailableError` (the server could not be reached in time),
+    `MisplacedKeyError` (a key of the queue is of the wrong type) and `BrokerError` (it refuses).
     """
 
     def __init__(self, link: BlockingLink, *, called: str = "db", namespace: str = "tt") -> None:
@@ -63,6 +72,7 @@ class BlockingBroker:
         self._link = link
         self._called = called
         self._named: set[str] = set()
+        self._is_list_misplaced = False
 
     def __repr__(self) -> str:
         return f"<BlockingBroker {self._namespace!r}, {self._link!r}>"
@@ -109,7 +119,7 @@ class BlockingBroker:
                 for start in range(0, len(some), BATCH):
                     step = some[start : start + BATCH]
                     call = calls.enqueue(self._keys(queue), step, tombstone_ms=TOMBSTONE_MS)
-                    stored[queue] += self._link.call(call, repeat=True)
+                    stored[queue] += self._ask(call, repeat=True)
         except (BrokerUnavailableError, QueueFullError) as error:
             raise type(error)(str(error), ids=list(_not_in(stored, jobs))) from error
         self._name(stored)
@@ -119,23 +129,31 @@ class BlockingBroker:
     def _name(self, queues: Iterable[str]) -> None:
         """Add queues to the set of all, once. Helps people to find them, so it may fail."""
         new = set(queues) - self._named
-        if new:
-            with suppress(BrokerError):
-                self._link.request(
-                    ("SADD", self._queues_key, *new), deadline=monotonic() + _NAMING_TIME
-                )
-                self._named |= new
+        if not new:
+            return
+        try:
+            self._link.request(
+                ("SADD", self._queues_key, *new), deadline=monotonic() + _NAMING_TIME
+            )
+        except BrokerError as error:
+            if not is_wrong_type(error) or self._is_list_misplaced:
+                return
+            self._is_list_misplaced = True
+            log.error("queues are not listed: %s", self._naming(self._queues_key, error) or error)
+        else:
+            self._is_list_misplaced = False
+            self._named |= new
 
     # -- schedules -------------------------------------------------------------------------------
 
     def time_ms(self, queue: str) -> int:
         """Server time."""
-        return self._link.call(calls.time(self._keys(queue)), repeat=True)
+        return self._ask(calls.time(self._keys(queue)), repeat=True)
 
     def declare(self, schedule: ScheduleRecord, *, replace: bool) -> ScheduleRecord:
         """Store a schedule; the one that is in force afterwards. See `Broker.declare`."""
         call = calls.declare(self._keys(schedule.queue), schedule, replace=replace)
-        declared = self._link.call(call, repeat=True)
+        declared = self._ask(call, repeat=True)
         self._name([schedule.queue])
         return declared
 
@@ -153,7 +171,7 @@ class BlockingBroker:
             deadline: see `BlockingLink.call`.
         """
         call = calls.read(self._keys(queue), [job_id], logs=logs)
-        (stored,) = self._link.call(call, deadline=deadline, repeat=True)
+        (stored,) = self._ask(call, deadline=deadline, repeat=True)
         return stored
 
     def cancel(
@@ -168,16 +186,46 @@ class BlockingBroker:
             retention_ms=retention_ms,
             tombstone_ms=TOMBSTONE_MS,
         )
-        return self._link.call(call, repeat=number is not None or "@" in job_id)
+        return self._ask(call, repeat=number is not None or "@" in job_id)
 
     def changes(self, queue: str, job_id: str, *, deadline: float = inf) -> Changes:
         """Watch a job from now on; `deadline`: see `BlockingLink.call`."""
         keys = self._keys(queue)
-        newest = self._link.request(
-            ("XREVRANGE", keys.events, "+", "-", "COUNT", 1), deadline=deadline, repeat=True
-        )
+        command: Command = ("XREVRANGE", keys.events, "+", "-", "COUNT", 1)
+        try:
+            newest = self._link.request(command, deadline=deadline, repeat=True)
+        except RedisReplyError as error:
+            raise self._naming(keys.events, error) or error from error
         entries = cast("_Entries", newest)
         return Changes(self._link, keys, job_id, entries[0][0] if entries else b"0-0")
+
+    # -- asking ----------------------------------------------------------------------------------
+
+    def _ask(self, call: Call[T], *, deadline: float = inf, repeat: bool) -> T:
+        """See `BlockingLink.call`; raises `MisplacedKeyError` too."""
+        try:
+            return self._link.call(call, deadline=deadline, repeat=repeat)
+        except RedisReplyError as error:
+            if named := self._naming(str(call.keys[0]), error):
+                raise named from error
+            if not (repeat and is_wrong_type(error)):
+                raise
+        # It went away just now.
+        return self._link.call(call, deadline=deadline, repeat=repeat)
+
+    def _naming(self, key: str, error: BrokerError) -> MisplacedKeyError | None:
+        """The error that names the misplaced keys beside `key`, if it is of those."""
+        if not is_wrong_type(error):
+            return None
+        types, replies = types_beside(key), list[Reply]()
+        try:
+            for name in types:
+                ask_by = monotonic() + _NAMING_TIME
+                replies.append(self._link.request(("TYPE", name), deadline=ask_by, repeat=True))
+        except BrokerError as unknown:
+            return MisplacedKeyError.unnamed(unknown)
+        found = misplaced_among(types, replies)
+        return MisplacedKeyError.of(list(found.values())) if found else None
 
     def _keys(self, queue: str) -> QueueKeys:
         return QueueKeys(self._namespace, queue)
