@@ -301,7 +301,7 @@ class Desk:
             events=events,
             lease_ms=lease_ms,
         )
-        clerk.namesakes = self.ask(calls.register(self.keys, registration))
+        clerk.namesakes = self.ask(calls.register(self.keys, registration)).namesakes
         assert clerk.own([]).lost == []
         return clerk
 
@@ -497,7 +497,7 @@ class Clerk:
     def beat(self) -> Beat:
         return self._desk.ask(
             calls.beat(self._desk.keys, incarnation=self.name, lease_ms=self._lease_ms)
-        )
+        ).beat
 
     def debounce(
         self, delivery: Delivery, *, edge: Edge = "leading", window_ms: int = 10_000

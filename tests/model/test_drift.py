@@ -272,7 +272,7 @@ class Scripts:
 
     async def beat(self, inc: Inc) -> tuple[bool, list[str]]:
         call = calls.beat(self.desk.keys, incarnation=_name(inc), lease_ms=LEASE_MS)
-        beat = self.desk.ask(call)
+        beat = self.desk.ask(call).beat
         return beat.alive, sorted(job for job, _ in beat.cancels)
 
     async def leave(self, inc: Inc) -> None:

@@ -849,6 +849,37 @@ async def test_namesakes_work_side_by_side_and_are_mentioned_once(
 
 
 @timely
+async def test_entries_without_a_job_are_mentioned_once_by_each_who_works_there(
+    shared: ServerProcess, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    stream = QueueKeys(namespace, "default").stream(0)
+
+    def told() -> list[str]:
+        return [text for text in caplog.messages if "was dropped" in text]
+
+    with Admin(shared.url) as admin:
+        async with world_on(shared, namespace=namespace) as world:
+            worker = await world.worker()
+            job_id = await world.emit()
+            for _ in range(3):
+                admin.do("XADD", stream, "*", "i", "nobody@0")
+            assert await worker.take_ids(10) == [job_id]
+            for _ in range(3):
+                await worker.beat()
+            (text,) = told()
+            assert text.startswith("queue 'default': 3 times since this worker joined")
+            newcomer = await world.worker()
+            await newcomer.beat()
+            for _ in range(2):
+                admin.do("XADD", stream, "*", "i", "nobody@0")
+            assert await worker.take_ids(10) == []
+            await worker.beat()
+            assert told() == [text], "not again before there are twice as many"
+            await newcomer.beat()
+            assert "default': 2 times" in told()[1]
+
+
+@timely
 async def test_dead_letters_that_nobody_takes_do_not_hold_up_children(
     server: ServerProcess,
 ) -> None:

@@ -92,15 +92,15 @@ class Memberships:
         lost: Callable[[Sequence[StartToken]], None],
     ) -> RedisMembership:
         """Register a fresh incarnation."""
-        namesakes = await self.cmd.call(calls.register(keys, registration), repeat=True)
-        if namesakes and not self._namesakes_reported:
+        joined = await self.cmd.call(calls.register(keys, registration), repeat=True)
+        if joined.namesakes and not self._namesakes_reported:
             self._namesakes_reported = True
             log.info(
                 "%d other worker(s) have the consumer id %r too; all of them work",
-                namesakes,
+                joined.namesakes,
                 registration.consumer_id,
             )
-        membership = RedisMembership(self, keys, registration, have, lost)
+        membership = RedisMembership(self, keys, registration, have, lost, defects=joined.defects)
         self._living.add(membership)
         return membership
 
@@ -154,6 +154,8 @@ class RedisMembership:
         registration: Registration,
         have: Callable[[], Sequence[StartToken]],
         lost: Callable[[Sequence[StartToken]], None],
+        *,
+        defects: int,
     ) -> None:
         self._home = home
         self._keys = keys
@@ -164,6 +166,8 @@ class RedisMembership:
         self._owned = True  # nothing was taken yet: the first connection need not be announced
         self._forgotten = False  # a token of ours may come again
         self._announcing = anyio.Lock()
+        self._defects_before = defects
+        self._defects_told = 0
 
     def __repr__(self) -> str:
         return f"<RedisMembership {self.incarnation!r} in {self.queue!r}>"
@@ -276,12 +280,25 @@ class RedisMembership:
         call = calls.beat(
             self._keys, incarnation=self.incarnation, lease_ms=self._registration.lease_ms
         )
-        beat = await self._home.cmd.call(call, repeat=True)
+        reply = await self._home.cmd.call(call, repeat=True)
+        self._tell_defects(reply.defects - self._defects_before)
+        beat = reply.beat
         if self._forgotten:
             return Beat(alive=False, now_ms=beat.now_ms)
         if not beat.alive:
             self._home.part(self)
         return beat
+
+    def _tell_defects(self, defects: int) -> None:
+        """Say that something was dropped; again only when it is twice as much."""
+        if defects > 0 and defects >= 2 * self._defects_told:
+            self._defects_told = defects
+            log.warning(
+                "queue %r: %d times since this worker joined, an entry had no job that could be"
+                " read, and was dropped: the server has lost a write, or somebody has changed keys",
+                self.queue,
+                defects,
+            )
 
     async def log(self, token: StartToken, lines: Sequence[bytes], max_lines: int) -> None:
         """Append log lines to the job of this start; not repeated, as that would double them."""

@@ -14,7 +14,37 @@ from trio_tasks.redis_streams.keys import QueueKeys
 from trio_tasks.redis_streams.replies import Reply
 from trio_tasks.redis_streams.scripts import Call, parser, script
 
-__all__ = ["OwnReply", "OwnStatus", "beat", "debounce", "leave", "log", "own", "register"]
+__all__ = [
+    "BeatReply",
+    "OwnReply",
+    "OwnStatus",
+    "Registered",
+    "beat",
+    "debounce",
+    "leave",
+    "log",
+    "own",
+    "register",
+]
+
+
+class Registered(msgspec.Struct, frozen=True):
+    """The answer to `register`.
+
+    Attributes:
+        namesakes: how many other members bear the same consumer id.
+        defects: how many entries without a job and the like were dropped in this queue so far.
+    """
+
+    namesakes: int
+    defects: int
+
+
+class BeatReply(msgspec.Struct, frozen=True):
+    """The answer to `beat`; `defects` as in `Registered`."""
+
+    beat: Beat
+    defects: int
 
 
 class OwnStatus(StrEnum):
@@ -42,8 +72,8 @@ class OwnReply(msgspec.Struct, frozen=True):
     lost: Sequence[StartToken] = ()
 
 
-def register(keys: QueueKeys, registration: Registration) -> Call[int]:
-    """Join the queue under a fresh name; how many other members bear the same consumer id.
+def register(keys: QueueKeys, registration: Registration) -> Call[Registered]:
+    """Join the queue under a fresh name.
 
     Creates the groups of all levels. Repeating it is harmless.
     """
@@ -55,7 +85,12 @@ def register(keys: QueueKeys, registration: Registration) -> Call[int]:
         registration.host,
         *registration.events,
     ]
-    return Call(script("register"), keys.fixed, args, parser("register", whole))
+
+    def parse(reply: Reply) -> Registered:
+        namesakes, defects = items(reply)
+        return Registered(whole(namesakes), whole(defects))
+
+    return Call(script("register"), keys.fixed, args, parser("register", parse))
 
 
 def own(
@@ -85,13 +120,14 @@ def own(
     return Call(script("own"), keys.fixed, args, parser("own", parse))
 
 
-def beat(keys: QueueKeys, *, incarnation: str, lease_ms: int) -> Call[Beat]:
+def beat(keys: QueueKeys, *, incarnation: str, lease_ms: int) -> Call[BeatReply]:
     """Renew the lease, declare others dead, report cancel requests. Repeating it is harmless."""
 
-    def parse(reply: Reply) -> Beat:
-        alive, now, *flat = items(reply)
+    def parse(reply: Reply) -> BeatReply:
+        alive, now, defects, *flat = items(reply)
         words = iter([text(word) for word in flat])
-        return Beat(found(alive), whole(now), list(zip(words, words, strict=True)))
+        cancels = list(zip(words, words, strict=True))
+        return BeatReply(Beat(found(alive), whole(now), cancels), whole(defects))
 
     args = [keys.prefix, incarnation, lease_ms]
     return Call(script("beat"), keys.fixed, args, parser("beat", parse))

@@ -3,8 +3,9 @@
 --
 -- KEYS     the fixed keys of the queue; used: m c ci w x
 -- ARGV     prefix, incarnation, lease (ms)
--- RETURNS  {alive, now (ms), job, reason, …}: alive 0: not a member, register anew; then the
---          cancel requests for jobs that it runs, each answered until its outcome removes it
+-- RETURNS  {alive, now (ms), defects, job, reason, …}: alive 0: not a member, register anew; how
+--          many defects the queue has had; then the cancel requests for jobs that it runs, each
+--          answered until its outcome removes it
 -- KEEPS    a beat renews members only; a live worker's jobs are never taken
 -- AGAIN    harmless
 --@include head
@@ -12,14 +13,15 @@
 --@include leases
 local incarnation, lease = ARGV[2], tonumber(ARGV[3])
 local alive = call('ZSCORE', LEASES, incarnation)
+local meta = call('HMGET', META, 'bt', 'df')
 if alive then
-  renew_after_outage(lease, call('HGET', META, 'bt'))
+  renew_after_outage(lease, meta[1])
   call('ZADD', LEASES, 'XX', ms(now + lease), incarnation)
   call('HSET', META, 'bt', NOW)
 end
 declare_dead()
 
-local reply = { alive and 1 or 0, now }
+local reply = { alive and 1 or 0, now, tonumber(meta[2]) or 0 }
 local noted = alive and call('HGETALL', CANCELS) or {}
 for i = 1, #noted, 2 do
   local job = redis.pcall('HMGET', JOB .. noted[i], 'p', 'e')

@@ -3,7 +3,7 @@
 --
 -- KEYS     the fixed keys of the queue; used: m c ci
 -- ARGV     prefix, incarnation, lease (ms), consumer id, host, then the events it has handlers for
--- RETURNS  how many other members bear the consumer id
+-- RETURNS  {how many other members bear the consumer id, how many defects the queue has had}
 -- KEEPS    only a member may take; only this script adds one
 -- AGAIN    renews the lease
 --@include head
@@ -24,4 +24,4 @@ call('HSETNX', META, 'v', 1)
 -- The outage rule needs an instant to count from, also before anybody's first beat.
 call('HSETNX', META, 'bt', NOW)
 call('ZADD', LEASES, ms(now + lease), name)
-return namesakes
+return { namesakes, tonumber(call('HGET', META, 'df')) or 0 }
