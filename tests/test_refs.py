@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -480,3 +481,11 @@ async def test_an_info_keeps_data_out_of_its_repr() -> None:
         info = await JobRef[Any]("p@1", "default", access).info()
         assert info.data == "secret"
         assert "secret" not in repr(info)
+        words = {
+            "raw": b"secret",
+            "result": "secret",
+            "logs": (LogLine(info.emitted_at, "secret"),),
+        }
+        error = JobError("ValueError", "secret", "secret")
+        for field, value in {**words, "error": error}.items():
+            assert "secret" not in repr(replace(info, **{field: value})), field

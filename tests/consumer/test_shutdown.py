@@ -16,6 +16,7 @@ from tests.workshop import (
     feed_of,
     manager_on,
     onlooker,
+    slots_of,
     stored,
 )
 from trio_tasks import Context, Emit, Job, JobState, StopReport, TaskManager
@@ -118,6 +119,38 @@ async def test_no_job_starts_after_a_stop_began(broker: FaultyBroker) -> None:
         assert (counts.completed, counts.queued) == (len(started), 20 - len(started))
         assert counts.running == 0
         assert (await manager.stop()).completed == len(started)
+
+
+async def test_jobs_that_were_taken_ahead_are_given_back_when_a_stop_begins(
+    broker: FaultyBroker,
+) -> None:
+    manager = manager_on(broker, concurrency=1)
+    fast, ahead = 400, 50
+    started: list[int] = []
+    last_began, may_end = anyio.Event(), anyio.Event()
+
+    @manager.handler("job")
+    async def handler(job: Job[int]) -> None:
+        started.append(job.data)
+        if job.data == fast:
+            last_began.set()
+            await may_end.wait()
+
+    async with onlooker(broker) as aside, manager:
+        await manager.start()
+        await manager.emit_many([Emit(handler, n) for n in range(fast + ahead)])
+        await last_began.wait()
+        lay_ready = len(slots_of(manager).ready)
+        assert lay_ready > 0
+        async with anyio.create_task_group() as nursery:
+            nursery.start_soon(manager.stop, 5)
+            await eventually(lambda: manager.state == "stopping")
+            await anyio.wait_all_tasks_blocked()
+            counts = await aside.counts("default")
+            assert (counts.running, counts.queued) == (1, ahead - 1), "at once, not after the grace"
+            may_end.set()
+        assert started == list(range(fast + 1))
+        assert (await manager.stop()).released == lay_ready
 
 
 async def test_an_async_handler_that_shields_itself_keeps_its_lease_and_completes(

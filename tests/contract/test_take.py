@@ -105,6 +105,17 @@ async def test_a_due_job_is_promoted_and_handed_out_in_the_same_step(world: Worl
     assert await worker.take_ids(1) == [job_id]
 
 
+async def test_a_due_job_is_promoted_alone(world: World) -> None:
+    later = await world.emit(delay_ms=LONG_MS)
+    due = await world.emit(delay_ms=10)
+    worker = await world.worker()
+
+    await world.pass_ms(11)
+
+    assert await worker.take_ids(2) == [due]
+    assert await world.state(later) is JobState.DELAYED
+
+
 async def test_a_due_job_keeps_its_priority(world: World) -> None:
     high = await world.emit(priority=8, delay_ms=10)
     low = await world.emit(priority=1)
