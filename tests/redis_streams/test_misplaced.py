@@ -238,6 +238,22 @@ async def test_a_server_that_never_says_which_key_it_is_stops_the_queue_and_no_j
     assert repr(QueueKeys(namespace, "default").meta) in record.getMessage()
 
 
+@timed(20)
+async def test_a_new_connection_that_meets_a_key_of_the_wrong_type_leaves_it_to_be_named(
+    server: ServerProcess, namespace: str, admin: Admin, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = QueueKeys(namespace, "default").incarnations
+    async with world_on(server, namespace) as world:
+        worker = await world.worker()
+        admin.do("SET", key, "somebody's")
+        assert admin.kill("trio_tasks:cmd") == 1
+        await world.counts()  # asked again, on the new connection
+        with pytest.raises(BrokerUnavailableError, match=f"key '{key}' is of the type 'string'"):
+            await worker.take()
+    assert [level for level, _ in told(caplog, key)] == ["ERROR"]
+    assert not nameless(caplog)
+
+
 # --- Who waits for work or changes --------------------------------------------------------------
 
 
