@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from property_tests.planted import BUGS, Bug
@@ -20,6 +20,7 @@ from property_tests.site import (
     Attempt,
     Site,
     Steady,
+    Work,
     life,
     steady_life,
     to_key,
@@ -104,16 +105,23 @@ programs = st.lists(actions, max_size=40).map(
     lambda drawn: sorted(drawn, key=lambda action: action.at_s)
 )
 
+DEAD_AND_EMITTED_ANEW: list[Action] = [
+    EmitJob(1.0, Emit("work", Work([Attempt(0.0, "fail")]), queue="main", id="a", attempts=1)),
+    EmitJob(2.0, Emit("work", Work([Attempt(0.0, "return")]), queue="main", id="a")),
+]
+
 
 @_some
 @given(programs, st.integers(0, 2**16), st.integers(1, 3))
+@example(program=DEAD_AND_EMITTED_ANEW, seed=0, workers=1)
 def test_whatever_happens_every_job_comes_to_its_end_once(
     program: list[Action], seed: int, workers: int
 ) -> None:
     site = Site()
     report = run_program(site.build, program, seed=seed, workers=workers)
 
-    assert report.emitted == report.completed + report.dead + report.skipped + report.cancelled
+    ended = report.completed + report.dead + report.skipped + report.cancelled
+    assert report.emitted == ended + report.removed
     assert report.delayed == 0
     # Handlers that return count as completed, unless a fault came in between or a cancel did.
     assert sum(site.returned.values()) + sum(site.children.values()) <= report.starts

@@ -46,6 +46,7 @@ class Report:
         hours: how long it lasted, in virtual time, with the time to come to an end.
         emitted: jobs that came into being: emits, children, and occurrences of schedules.
         completed, dead, skipped, cancelled: how they ended.
+        removed: jobs that were dead, and whose id was emitted anew: a new life, counted by itself.
         delayed: jobs that wait for a time more than a day later.
         starts: how often a job was handed out.
         retried, released: attempts that were tried again, or given back by a stop or after
@@ -66,6 +67,7 @@ class Report:
     dead: int
     skipped: int
     cancelled: int
+    removed: int
     delayed: int
     starts: int
     retried: int
@@ -80,7 +82,8 @@ class Report:
         return (
             f"seed {self.seed}, {_shown(self.hours)}: {self.emitted} jobs,"
             f" {self.completed} completed, {self.dead} dead, {self.skipped} skipped,"
-            f" {self.cancelled} cancelled, {self.delayed} delayed; {self.starts} starts,"
+            f" {self.cancelled} cancelled, {self.removed} removed, {self.delayed} delayed;"
+            f" {self.starts} starts,"
             f" {self.retried} retried, {self.released} released; {faults}"
         )
 
@@ -260,6 +263,7 @@ def _report(world: World, seed: int, hours: float) -> Report:
         dead=ledger.in_state(JobState.DEAD),
         skipped=ledger.total("skipped"),
         cancelled=ledger.total("cancelled"),
+        removed=ledger.total("removed"),
         delayed=ledger.in_state(JobState.DELAYED),
         starts=counts["starts"],
         retried=counts["retry"],
