@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from trio_tasks.broker import DebounceAsk, Delivery, Record
@@ -61,20 +62,14 @@ class RunnableHandler:
             2: self._with_context,
         }[entry.takes]
         self.invoke = self._call if entry.is_async else self._in_thread
-        self._entry = entry
+        self.decode: Callable[[bytes], Any] = entry.data.decode
+        self.encode: Callable[[Any], bytes] = partial(
+            entry.result.encode, max_bytes=max_data_bytes, what="result"
+        )
         self._function: Callable[..., Any] = entry.function
         self._app = app
         self._outlet = outlet
-        self._max_data_bytes = max_data_bytes
         self._warned = False
-
-    def decode(self, raw: bytes) -> Any:
-        """The data as the handler's type has them."""
-        return self._entry.data.decode(raw)
-
-    def encode(self, value: Any) -> bytes:
-        """The result as JSON."""
-        return self._entry.result.encode(value, max_bytes=self._max_data_bytes, what="result")
 
     def debounce(self, delivery: Delivery, record: Record, data: Any) -> DebounceAsk | None:
         """The debounce window that the job has to ask for."""

@@ -142,7 +142,7 @@ class Attempts:
             token.queue,
             data,
             delivery.attempt,
-            handling.processor.attempts if record.attempts is None else record.attempts,
+            handling.processor.attempts_of(record),
             token.level,
             record.emitted_at_ms,
             record.scheduled_for_ms,
@@ -151,7 +151,7 @@ class Attempts:
         held.max_lines = handling.max_logs
         held.begun = True
         held.feed.began(held)
-        timeout_ms = handling.timeout_ms if record.timeout_ms is None else record.timeout_ms
+        timeout_ms = _timeout_ms(record, handling)
         if timeout_ms is not None:
             self._timeouts.add(held, timeout_ms)
         try:
@@ -340,9 +340,7 @@ class Attempts:
         end_attempt(held)
         delivery = held.delivery
         record = delivery.record
-        attempts = None if record is None else record.attempts
-        if attempts is None:
-            attempts = (self._processor if handling is None else handling.processor).attempts
+        processor = self._processor if handling is None else handling.processor
         retention_ms = None if record is None else record.retention_ms
         if retention_ms is None:
             retention_ms = self._retention_ms if handling is None else handling.retention_ms
@@ -353,7 +351,7 @@ class Attempts:
                 event="" if record is None else record.event,
                 attempt=delivery.attempt,
                 ran=held.begun,
-                attempts=attempts,
+                attempts=processor.attempts if record is None else processor.attempts_of(record),
                 verdict=verdict,
                 retention_ms=retention_ms,
                 result=result,

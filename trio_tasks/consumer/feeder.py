@@ -103,6 +103,7 @@ class Feed:
         self.outcomes = Outcomes()
         self.debounces = Debounces(lambda: self.membership)
         self.counters = counters
+        self.logs = logs
         self.draining = False
         self.left = False
         self.lease_changed = Pulse()
@@ -114,7 +115,6 @@ class Feed:
         self._broker = broker
         self._slots = slots
         self._attempts = attempts
-        self.logs = logs
         self._events = events
         self._new_registration = new_registration
         self._on_tick_hint = on_tick_hint
@@ -124,7 +124,7 @@ class Feed:
         self._hungry = False
         self._takes = 0
         self._steps = 0
-        self._enough = 1  # outcomes that make a second step worth its while
+        self._enough = 1  # outcomes that make a step beside the present one worth its while
         self._due_at: float | None = None
         self._looked_at = -math.inf
         self._idle_pumps: list[anyio.Event] = []
@@ -304,7 +304,7 @@ class Feed:
             may_take = False
         if not self._steps:
             return bool(waiting or may_take)
-        self._enough = quarter = self._slots.quarter
+        quarter = self._slots.quarter
         return waiting >= quarter or (may_take and self._slots.room >= quarter)
 
     def _takes_jobs(self) -> bool:
@@ -340,6 +340,7 @@ class Feed:
 
     async def _step(self, membership: Membership, entries: list[Entry], want: int) -> None:
         self._steps += 1
+        self._enough = self._slots.quarter
         self._takes += bool(want)
         self.outcomes.under_way += len(entries)
         reply: StepReply | None = None

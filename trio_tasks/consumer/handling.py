@@ -42,11 +42,13 @@ class Handling(Protocol):
         """Whether `invoke` returns a coroutine; else it is called in a worker thread."""
         ...
 
-    def decode(self, raw: bytes) -> Any:
+    @property
+    def decode(self) -> Callable[[bytes], Any]:
         """The data for the handler. Raises SerializationError if they do not fit its type."""
         ...
 
-    def encode(self, value: Any) -> bytes:
+    @property
+    def encode(self) -> Callable[[Any], bytes]:
         """The handler's value as JSON bytes. Raises SerializationError."""
         ...
 

@@ -265,15 +265,9 @@ class Slots:
             say_ignored()
 
     async def _jobs(self, slot: Slot, task: asyncio.Task[Any] | None) -> None:
-        clock, ready, scope, attempt, ran = (
-            loop_clock(),
-            self.ready,
-            slot.scope,
-            self._attempt,
-            self._prefetch.ran,
-        )
+        clock, ready = loop_clock(), self.ready
         since = began = clock()
-        while not scope.cancel_called:
+        while not slot.scope.cancel_called:
             if not ready:
                 await self._park(slot)
                 since = began = clock()
@@ -282,14 +276,14 @@ class Slots:
             slot.held = held
             held.slot = slot
             self.running += 1
-            await attempt(slot, held)
+            await self._attempt(slot, held)
             slot.held = held.slot = None
             self._ended()
             if task is not None and task.cancelling():
                 await checkpoint()  # it is raised here, or has been raised
                 return
             now = clock()
-            ran(now - began)
+            self._prefetch.ran(now - began)
             began = now
             if now - since > UNINTERRUPTED:
                 await checkpoint()

@@ -25,7 +25,7 @@ When a job is handed out, these questions are asked in this order, before its da
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import assert_never
+from typing import Protocol, assert_never
 
 from trio_tasks.job import JobState
 from trio_tasks.options import (
@@ -99,6 +99,15 @@ __all__ = ["COMPLETE", "Processor"]
 
 _RUN = Run()
 COMPLETE = Complete()
+
+
+class _Limited(Protocol):
+    """`JobFacts`, or a job's record."""
+
+    @property
+    def attempts(self) -> int | None:
+        """Total runs as given at emit."""
+        ...
 
 
 class Processor:
@@ -238,7 +247,7 @@ class Processor:
         error = unwrapped(error)
         return judge(self.retry, error, failures(error), attempt)
 
-    def attempts_of(self, job: JobFacts) -> int:
+    def attempts_of(self, job: _Limited) -> int:
         """Total runs that the job may have: as given at emit, else by handler or policy."""
         return self.attempts if job.attempts is None else job.attempts
 

@@ -179,7 +179,7 @@ class RedisBroker:
                 or of several queues, some may have been stored.
         """
         session = self._session
-        if len(jobs) == 1:
+        if len({job.queue for job in jobs}) == 1:
             queue = jobs[0].queue
             emitted = await session.emits.emit(queue, jobs)
             if not session.is_named(queue):
@@ -193,8 +193,6 @@ class RedisBroker:
             try:
                 stored[queue] = iter(await session.emits.emit(queue, some))
             except (BrokerUnavailableError, QueueFullError) as error:
-                if len(by_queue) == 1:
-                    raise
                 known = {*stored, queue}
                 ids = (*error.ids, *(job.id for job in jobs if job.queue not in known))
                 raise type(error)(str(error), ids=ids) from error
