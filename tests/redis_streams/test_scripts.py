@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from pathlib import Path
 
@@ -76,11 +77,30 @@ def test_a_script_is_sent_whole_and_without_comments(script: Script) -> None:
     assert script.sha == hashlib.sha1(script.source.encode()).hexdigest()
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=NAMES)
-def test_a_shared_part_is_included_once(script: Script) -> None:
-    functions = re.findall(r"^local function (\w+)", script.source, re.MULTILINE)
+def scopes_of(function: str, source: str) -> list[tuple[int, ...]]:
+    """The blocks in which a function of this name is made, each as the path to it."""
+    found: list[tuple[int, ...]] = []
+    path, blocks = [0], 0
+    code = re.sub(r"'[^'\n]*'|--[^\n]*", "", source)
+    for word in re.finditer(
+        rf"local function {function}\b|\b(?:function|if|do|repeat|end|until)\b", code
+    ):
+        if word[0].startswith("local"):
+            found.append(tuple(path))
+        if word[0] in {"end", "until"}:
+            path.pop()
+        else:
+            blocks += 1
+            path.append(blocks)
+    return found
 
-    assert len(functions) == len(set(functions))
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=NAMES)
+def test_no_block_makes_a_shared_part_that_is_there_already(script: Script) -> None:
+    for function in set(re.findall(r"local function (\w+)", script.source)):
+        scopes = scopes_of(function, script.source)
+        for one, other in itertools.permutations(scopes, 2):
+            assert other[: len(one)] != one, function
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=NAMES)

@@ -36,7 +36,7 @@ _LUA = Path(__file__).parent / "lua"
 # A string and not a table: building a table would cost each run two microseconds.
 _LEGAL = """local LEGAL = '{moves}'
 local function legal(from, to) return string.find(LEGAL, from .. to, 1, true) end"""
-_INCLUDE = re.compile(r"--@include (\w+)")
+_INCLUDE = re.compile(r"( *)--@include (\w+)")
 
 
 class Script(msgspec.Struct, frozen=True):
@@ -101,10 +101,11 @@ def _assembled(text: str, seen: set[str]) -> str:
     for line in text.splitlines():
         include = _INCLUDE.fullmatch(line)
         if include is not None:
-            part = include[1]
+            indent, part = include.groups()
             if part not in seen:
-                seen.add(part)
-                lines.append(_part(part, seen))
+                known = set(seen) if indent else seen
+                known.add(part)
+                lines.append(_part(part, known))
         elif line.strip() and not line.lstrip().startswith("--"):
             lines.append(line)
     return "\n".join(lines)

@@ -1,5 +1,5 @@
 -- What the dead have left behind and what was given back, in one level: oldest first, as new
--- deliveries for `incarnation`. Needs `effects`.
+-- deliveries for `incarnation`.
 
 local function is_older(a, b)
   local a_ms, a_seq = string.match(a[1], '(%d+)-(%d+)')

@@ -1,10 +1,6 @@
 -- Applies outcomes, section by section; ARGV from `first` on as calls/stepping.py describes.
---@include enqueue
+-- Needs `orphans`, `lifetime`, `requests`, and `relay`: whether the outbox has new rows.
 --@include fence
---@include leases
---@include requests
-local relay = 0
---@include outcome
 
 -- What a start that is not the present one is told.
 local function superseded(id, entry, token)
@@ -54,14 +50,13 @@ local function complete(id, entry, idle, result, section)
   return 'A', true
 end
 
-local function add_child(i)
-  local queue, id, blob, options = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
-  if queue == '' then return enqueue(id, blob, options) end
-  if options == '' then options = '0 - - - - 0 0 e' end
-  -- Delays count from now, not from the arrival.
-  options = string.gsub(options, '%+(%d+)', function(delay) return '=' .. ms(now + delay) end)
-  call('XADD', OUT, '*', 'q', queue, 'i', id, 'b', blob, 'o', string.sub(options, 1, -2) .. 'r')
-  relay = 1
+-- What outcomes of a section `O` need, made when the first one comes: it would cost twice as much
+-- as a plain completion.
+local parsed, apply, add_child
+local function prepare_others()
+  --@include enqueue
+  --@include outcome
+  return parsed, apply, add_child
 end
 
 local function commit(i, sections)
@@ -70,6 +65,7 @@ local function commit(i, sections)
     local plain, incarnation, level = ARGV[i] == 'C', ARGV[i + 1], ARGV[i + 2]
     local deliveries = plain and 1 or tonumber(ARGV[i + 3])
     local section = { token = { name = deliveries .. ' ' .. incarnation, deliveries = deliveries } }
+    if not plain and not parsed then parsed, apply, add_child = prepare_others() end
     if plain then
       section.retention = tonumber(ARGV[i + 3])
       section.middle = ' ' .. ARGV[i + 3] .. ' ' .. ARGV[i + 4] .. ' '

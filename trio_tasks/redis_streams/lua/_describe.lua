@@ -1,5 +1,6 @@
 -- A job as calls/looking.py expects it: {id, state letter, deliveries, started (ms, -1: it does not
 -- run), {field, value …}, {log line …}}; false: it is gone, or past its retention.
+--@include past
 local function describe(id, with_log)
   local flat = redis.pcall('HGETALL', JOB .. id)
   local job = {}

@@ -1,6 +1,5 @@
 -- What many steps have in common, done once at the end of the script by `conclude`: counters, the
 -- event entry, the levels in use, the token.
---@include legal
 local counted, told, delayed = {}, {}, {}
 local startable = false
 local levels, levels_changed
@@ -14,27 +13,6 @@ local function tell(id) told[#told + 1] = id end
 local function levels_in_use()
   levels = levels or call('HGET', META, 'lv') or ''
   return levels
-end
-
-local function use_level(level)
-  if not string.find(levels_in_use(), level, 1, true) then
-    local upper = string.match(levels, '^[' .. level .. '-9]*')
-    levels = upper .. level .. string.sub(levels, #upper + 1)
-    levels_changed = true
-  end
-end
-
--- Makes a job startable; returns its entry. `rare`: its start needs more of the record than `b`.
-local function add_entry(id, level, rare)
-  use_level(level)
-  startable = true
-  if rare then return call('XADD', STREAM .. level, '*', 'i', id, 'k', '1') end
-  return call('XADD', STREAM .. level, '*', 'i', id)
-end
-
-local function add_delay(id, at)
-  delayed[id] = true
-  call('ZADD', DUE, ms(at), id)
 end
 
 local function pass_token()

@@ -1,4 +1,5 @@
--- A new job: identity, trailing debounce, and where it goes. Needs ARGV[2]: see `_end`.
+-- A new job: identity, trailing debounce, and where it goes. Needs ARGV[2]: see `_lifetime`.
+--@include plain
 --@include end
 local KEPT = 16 -- emit numbers
 
@@ -51,18 +52,14 @@ end
 
 -- Returns '1': made by this emit, now or when it was sent before, '0': by another one.
 local function enqueue(id, blob, options)
+  if options == '' then return enqueue_plain(id, blob) end
   local key = JOB .. id
-  if options == '' then
-    if not legal('-', 'q') then return '0' end
-    if call('EXISTS', key) == 1 then return '1' end -- this emit's, sent again
-    call('HSET', key, 'b', blob, 's', 'q', 'e', add_entry(id, '0'), 'p', '0')
-    count('em')
-    return '1'
-  end
   local level, number, due, deadline, digest, window, retention, mode =
     string.match(options, '^(%d) (%S+) (%S+) (%S+) (%S+) (%d+) (%d+) (%l)$')
   local old = redis.pcall('HMGET', key, 's', 'n', 'gen')
-  if old.err then misplaced(key) end
+  if old.err then -- no record lies there: whoever needs it is told the name
+    error({ err = 'MISPLACED key ' .. key .. ' is not a hash: rename or delete it' })
+  end
   local answer = old[1] and answered(id, old[1], old[2], number, mode == 'l')
   if answer then return answer end
 

@@ -1,27 +1,5 @@
 -- Who is alive, and what the dead leave behind.
---@include effects
--- '1': entries lie about that were given back or belong to the dead (kept in `m` as `o`).
-local orphans
-
--- Deletes a consumer that is out of `c` wherever it owns nothing; whether it owns something yet.
-local function forget_consumer(name)
-  local owns = false
-  for level = 0, 9 do
-    local rows = redis.pcall('XPENDING', STREAM .. level, 'g', '-', '+', 1, name)
-    if rows[1] then
-      owns = true
-    elseif not rows.err then
-      call('XGROUP', 'DELCONSUMER', STREAM .. level, 'g', name)
-    end
-  end
-  return owns
-end
-
-local function leave_orphans()
-  startable = true
-  if not orphans then call('HSET', META, 'o', '1') end
-  orphans = '1'
-end
+--@include orphans
 
 -- Nobody was heard for more than half a lease: the server was away or its clock has jumped, so
 -- silence proves nothing. (A third makes a lone survivor wait for ever, two thirds steals.)
@@ -38,6 +16,7 @@ local function declare_dead()
   for _, name in ipairs(call('ZRANGEBYSCORE', LEASES, '-inf', NOW, 'LIMIT', 0, 100)) do
     call('ZREM', LEASES, name)
     call('HDEL', INCARNATIONS, name, name .. '#')
+    --@include forget_consumer
     if forget_consumer(name) then leave_orphans() end
   end
 end

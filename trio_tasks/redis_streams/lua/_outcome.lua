@@ -102,3 +102,13 @@ local function apply(id, level, entry, token, idle, o)
   tell(id)
   return answer, state ~= 'q'
 end
+
+local function add_child(i)
+  local queue, id, blob, options = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  if queue == '' then return enqueue(id, blob, options) end
+  if options == '' then options = '0 - - - - 0 0 e' end
+  -- Delays count from now, not from the arrival.
+  options = string.gsub(options, '%+(%d+)', function(delay) return '=' .. ms(now + delay) end)
+  call('XADD', OUT, '*', 'q', queue, 'i', id, 'b', blob, 'o', string.sub(options, 1, -2) .. 'r')
+  relay = 1
+end

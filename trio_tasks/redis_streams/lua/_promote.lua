@@ -1,4 +1,5 @@
--- Makes due jobs ready, at most 250 at a time. Needs `effects`.
+-- Makes due jobs ready, at most 250 at a time.
+--@include ready
 local PROMOTED = 250
 
 local function promote()

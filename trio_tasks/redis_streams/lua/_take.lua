@@ -1,7 +1,5 @@
 -- Hands out up to `want` entries: level by level, in each what is left behind before what is new.
--- Needs `commit`.
---@include promote
---@include claim
+-- Needs `orphans` and `requests`.
 
 -- An entry as a start: appends entry, job, blob, extra, or drops an entry without a job. `extra`
 -- is empty if all is as with a first delivery, else it has (see calls/stepping.py): attempt,
@@ -59,6 +57,7 @@ local function hand_out(reply, incarnation, want)
     if used == want then return used, true end
     local rows = {}
     if orphans then
+      --@include claim
       local claimed, left = claim(level, incarnation, want - used)
       for _, entry in ipairs(claimed) do start(rows, level, entry[1], entry[2], entry[3], true) end
       used, behind = used + #claimed, left

@@ -8,6 +8,7 @@
 --          belongs to is cancelled
 -- AGAIN    'final', or 'noted' as before
 --@include head
+--@include past
 --@include end
 local id, number, reason, retention = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
 local key = JOB .. id

@@ -9,7 +9,7 @@
 -- AGAIN    answers the same
 --@include head
 --@include effects
---@include leases
+--@include forget_consumer
 local name = ARGV[2]
 local owns = forget_consumer(name)
 if not owns then

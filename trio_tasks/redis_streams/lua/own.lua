@@ -11,8 +11,7 @@
 -- KEEPS    no start is in nobody's memory; a take of an older connection starts nothing
 -- AGAIN    answers the same
 --@include head
---@include effects
---@include leases
+--@include orphans
 local incarnation, ordinal = ARGV[2], tonumber(ARGV[3])
 if not call('ZSCORE', LEASES, incarnation) then return { 'dead' } end
 local newest = tonumber(call('HGET', INCARNATIONS, incarnation .. '#'))

@@ -7,7 +7,8 @@
 -- KEEPS    one requeue per generation; the record keeps its data and emit numbers
 -- AGAIN    'not_dead'
 --@include head
---@include effects
+--@include past
+--@include ready
 local id, generation = ARGV[2], tonumber(ARGV[3])
 local job = call('HMGET', JOB .. id, 's', 'b', 'p', 'n', 'gen', 'rl', 'f')
 local state, present = job[1], tonumber(job[5] or 0)

@@ -12,18 +12,26 @@
 --          hand-out is a counted start, named by (incarnation, entry, deliveries)
 -- AGAIN    answers R and takes more: with want > 0 it is never sent again
 --@include head
---@include commit
---@include take
+--@include orphans
+--@include lifetime
+--@include requests
 local incarnation, ordinal, want = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local sections = tonumber(ARGV[7])
+local answers, relay = '', 0
 local meta = call('HMGET', META, 'lv', 'rl', 'o', 'pa', 'bt')
 levels, relays, orphans = meta[1] or '', meta[2], meta[3]
 
-local answers = commit(8, tonumber(ARGV[7]))
+if sections > 0 then
+  --@include commit
+  answers = commit(8, sections)
+end
 if want == 0 then
   conclude()
   return { answers, relay }
 end
 
+--@include leases
+--@include take
 local function first_of(key)
   local first = call('ZRANGE', key, 0, 0, 'WITHSCORES')
   return first[2] and math.min(math.max(0, first[2] - now), FAR) or -1, first[1]
@@ -52,6 +60,7 @@ else
     status, quiet = 'paused', true
   else
     if due == 0 then
+      --@include promote
       promote()
       due = first_of(DUE)
     end
