@@ -27,6 +27,7 @@ from trio_tasks.broker import (
     ScheduleRecord,
     StartToken,
     StepReply,
+    Taken,
     TickAnswer,
 )
 from trio_tasks.errors import BrokerError, BrokerUnavailableError, QueueFullError
@@ -65,7 +66,9 @@ class FaultyBroker(MemoryBroker):
         memberships: those that were registered, oldest first.
     """
 
-    def __init__(self, name: str | None = None, *, remote: bool = False) -> None:
+    def __init__(
+        self, name: str | None = None, *, remote: bool = False, arms: bool = False
+    ) -> None:
         super().__init__(name)
         self.calls: Counter[str] = Counter()
         self.sent: dict[str, list[float]] = {}
@@ -77,10 +80,15 @@ class FaultyBroker(MemoryBroker):
         self.refused_ids: set[str] = set()
         self.memberships: list[FaultyMembership] = []
         self._remote = remote
+        self._arms = arms
 
     @property
     def remote(self) -> bool:
         return self._remote
+
+    @property
+    def arms(self) -> bool:
+        return self._arms
 
     def break_next(self, method: str, *faults: Fault) -> None:
         """Let the next calls of a method fail."""
@@ -244,6 +252,16 @@ class FaultyMembership:
 
     async def wait(self, timeout: float) -> bool:
         return await self._broker.ask("wait", lambda: self.inner.wait(timeout))
+
+    async def wait_and_take(self, timeout: float, want: int) -> Taken | None:
+        self._broker.calls["take"] += 1
+
+        async def give_back(taken: Taken | None) -> None:
+            await self._give_back(StepReply([], taken))
+
+        return await self._broker.ask(
+            "wait", lambda: self.inner.wait_and_take(timeout, want), give_back
+        )
 
     async def leave(self) -> None:
         await self._broker.ask("leave", self.inner.leave)

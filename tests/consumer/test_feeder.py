@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -287,6 +288,52 @@ async def test_an_idle_worker_looks_about_once_a_second_where_hints_may_be_lost(
         await emit(aside, "job", "found")
         await anyio.sleep(1.1)
     assert calls == ["found"]
+
+
+async def test_an_idle_worker_that_has_the_slots_to_itself_reserves_them_for_what_wakes_it(
+    calls: list[Any],
+) -> None:
+    broker = FaultyBroker(uuid.uuid4().hex, arms=True)
+    manager = manager_on(broker, concurrency=4)
+    _counting(manager, calls)
+    async with onlooker(broker) as aside, manager:
+        await manager.start()
+        await anyio.sleep(1)
+        assert slots_of(manager).free == 0
+        broker.calls.clear()
+        await emit(aside, "job", 1)
+        await anyio.sleep(0.001)
+        assert calls == [1]
+        assert broker.calls["wait"] == 1  # the next one; the first has brought the job
+        assert broker.calls["step"] == 1  # its end
+
+
+async def test_idle_queues_that_share_slots_reserve_none(calls: list[Any]) -> None:
+    broker = FaultyBroker(uuid.uuid4().hex, arms=True)
+    manager = manager_on(broker, concurrency=4)
+    _counting(manager, calls)
+
+    @manager.handler("elsewhere", queue="other")
+    async def elsewhere(job: Job[int]) -> None: ...
+
+    async with manager:
+        await manager.start()
+        await anyio.sleep(1)
+        assert slots_of(manager).free == 4
+
+
+async def test_an_idle_worker_leaves_at_once_though_slots_are_reserved(calls: list[Any]) -> None:
+    broker = FaultyBroker(uuid.uuid4().hex, arms=True)
+    manager = manager_on(broker, concurrency=4)
+    _counting(manager, calls)
+    async with onlooker(broker) as aside, manager:
+        await manager.start()
+        await anyio.sleep(1)
+        with anyio.fail_after(0.1):
+            await manager.stop()
+        await emit(aside, "job", 1)
+        await anyio.sleep(1)
+    assert calls == []
 
 
 async def test_a_delayed_job_is_taken_at_its_instant(

@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from tests.contract.world import LONG_MS, Worker, World
+from trio_tasks.broker import Applied, Taken
 from trio_tasks.processor.decisions import Die, Release, Retry
 
 pytestmark = pytest.mark.anyio
@@ -235,3 +236,72 @@ async def test_hints_do_not_cross_queues(world: World) -> None:
     await world.emit()
 
     assert not await is_woken(worker)
+
+
+async def test_an_armed_wait_brings_the_job_that_wakes_it(world: World) -> None:
+    worker = await world.worker()
+    emitted: list[str] = []
+    taken: list[Taken | None] = []
+
+    async def emit() -> None:
+        await anyio.sleep(0.02)
+        emitted.append(await world.emit())
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(emit)
+        taken.append(await worker.wait_and_take(5))
+
+    assert taken[0] is not None
+    (delivery,) = taken[0].deliveries
+    assert [delivery.token.job_id] == emitted
+    assert await worker.end(delivery) is Applied.APPLIED
+
+
+async def test_an_armed_wait_whose_time_is_over_has_looked(world: World) -> None:
+    worker = await world.worker()
+    job_id = await world.emit()
+    assert await world.backdoor.take_hint("default")
+
+    taken = await worker.wait_and_take(0.01)
+
+    assert taken is not None
+    assert [delivery.token.job_id for delivery in taken.deliveries] == [job_id]
+
+
+async def test_an_armed_wait_that_was_cancelled_starts_nothing(world: World) -> None:
+    worker, other = await world.worker(), await world.worker("other")
+    await drained(worker)
+    with anyio.move_on_after(0.02):
+        await worker.wait_and_take(0.1)
+
+    await world.emit()
+    await anyio.sleep(0.2)  # its time is over on the server, too
+
+    delivery = await other.take_one()
+    assert delivery.attempt == 1
+    assert await other.end(delivery) is Applied.APPLIED
+
+
+async def test_a_member_leaves_though_an_armed_wait_of_it_was_cancelled(world: World) -> None:
+    worker, other = await world.worker(), await world.worker("other")
+    await world.emit()
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await worker.wait_and_take(1)
+
+    await worker.leave()
+
+    assert (await other.take_one()).attempt == 1
+
+
+async def test_an_armed_wait_does_not_keep_hints_from_others(world: World) -> None:
+    armed, other = await world.worker(), await world.worker(queue="other")
+    await drained(armed)
+    await drained(other)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(armed.wait_and_take, 1)
+        await anyio.sleep(0.02)
+
+        async with woken(other):
+            await world.emit(queue="other")
+        tasks.cancel_scope.cancel()

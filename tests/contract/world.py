@@ -160,6 +160,13 @@ class Worker:
         self.held += [delivery.token for delivery in reply.taken.deliveries]
         return list(reply.applied), reply.taken
 
+    async def wait_and_take(self, timeout: float, want: int = 1) -> Taken | None:
+        """Wait armed for up to `want` jobs."""
+        taken = await self.membership.wait_and_take(timeout, want)
+        if taken is not None:
+            self.held += [delivery.token for delivery in taken.deliveries]
+        return taken
+
     async def take(self, want: int = 1) -> list[Delivery]:
         """Up to `want` jobs."""
         _, taken = await self.step([], want)

@@ -30,7 +30,7 @@ def a_manager_with_everything(url: str, namespace: str, asleep: list[str]) -> Ta
         url,
         namespace=namespace,
         concurrency=20,
-        retention=0.05,
+        retention=1,
         processor={"retry": {"delay": 0.01, "jitter": 0}},
     )
     tasks._new_broker = broker_for(url, namespace=namespace, tombstone_ms=TOMBSTONE_MS)

@@ -8,7 +8,15 @@ from typing import Protocol, Self
 
 from trio_tasks.broker.jobs import CancelAnswer, Counts, Emitted, NewJob, Stored
 from trio_tasks.broker.schedules import DueSchedules, ScheduleRecord, TickAnswer
-from trio_tasks.broker.starts import Beat, DebounceAsk, Outcome, Registration, StartToken, StepReply
+from trio_tasks.broker.starts import (
+    Beat,
+    DebounceAsk,
+    Outcome,
+    Registration,
+    StartToken,
+    StepReply,
+    Taken,
+)
 from trio_tasks.job import JobState
 
 __all__ = [
@@ -70,6 +78,14 @@ class Membership(Protocol):
         """
         ...
 
+    async def wait_and_take(self, timeout: float, want: int) -> Taken | None:
+        """Wait as `wait` does, and hand out up to `want` jobs then, as `step` does.
+
+        `None`: nothing was asked for; a `step` has to look. Cancelled or failed: as a `step` that
+        takes, so what it handed out is given back.
+        """
+        ...
+
     async def leave(self) -> None:
         """Leave the queue. The consumer is deleted only if it owns nothing; else its lease ends."""
         ...
@@ -105,6 +121,14 @@ class Broker(Protocol):
     @property
     def private(self) -> bool:
         """Whether what it keeps is out of everybody else's reach, and ends with it."""
+        ...
+
+    @property
+    def arms(self) -> bool:
+        """Whether `wait_and_take` saves a round trip.
+
+        Then the engine keeps slots reserved for what an idle worker will be handed out.
+        """
         ...
 
     @property

@@ -117,6 +117,11 @@ class Slots:
         self._feeds.append(feed)
 
     @property
+    def shared(self) -> bool:
+        """Whether several feeds share the slots."""
+        return len(self._feeds) > 1
+
+    @property
     def room(self) -> int:
         """How many more jobs may be taken; negative when handlers have become slow."""
         return self.free + self._prefetch.most
@@ -143,6 +148,10 @@ class Slots:
             for other in self._feeds:
                 other.slots_full()
         return granted
+
+    def reserve_free(self, feed: Feed, most: int) -> int:
+        """As `reserve`, of the slots that are free now."""
+        return self.reserve(feed, min(most, self.free))
 
     def line_up(self, feed: Feed) -> None:
         """`feed` has work and no slot: it is told when one is free, and has its turn."""

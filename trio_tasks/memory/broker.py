@@ -83,6 +83,11 @@ class MemoryBroker:
         return self.name is None
 
     @property
+    def arms(self) -> bool:
+        """There are no round trips."""
+        return False
+
+    @property
     def connected(self) -> bool:
         """Whether it is entered."""
         return self._open

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from anyio.lowlevel import checkpoint
 
-from trio_tasks.broker import Beat, DebounceAsk, Outcome, Registration, StartToken, StepReply
+from trio_tasks.broker import Beat, DebounceAsk, Outcome, Registration, StartToken, StepReply, Taken
 from trio_tasks.memory import committing, debouncing, members, taking
 from trio_tasks.memory.store import Store
 
@@ -68,6 +68,12 @@ class MemoryMembership:
     async def wait(self, timeout: float) -> bool:
         """Wait for a hint that there is work, at most `timeout` seconds; whether one came."""
         return await self._store.queue(self._queue).hint.wait(timeout)
+
+    async def wait_and_take(self, timeout: float, want: int) -> Taken:
+        """Wait for a hint or until `timeout` is over, and hand out up to `want` jobs at once."""
+        await self.wait(timeout)
+        with self._store.step(self._queue) as (queue, now_ms):
+            return taking.take(queue, self._incarnation, want, now_ms, lease_ms=self._lease_ms)
 
     @property
     def alive(self) -> bool:

@@ -117,6 +117,11 @@ class RedisBroker:
         return False
 
     @property
+    def arms(self) -> bool:
+        """A take is waiting on the server, behind the command that waits for work."""
+        return True
+
+    @property
     def connected(self) -> bool:
         """Whether a request could be sent now."""
         return self._entered is not None and self._entered.cmd.connected

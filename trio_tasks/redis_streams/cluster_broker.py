@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from typing import TypeVar
 
 from trio_tasks.broker import TOMBSTONE_MS
 from trio_tasks.control_c import protected
@@ -30,6 +31,7 @@ from trio_tasks.redis_streams.link import Link
 from trio_tasks.redis_streams.membership import Memberships
 from trio_tasks.redis_streams.misplaced import Naming
 from trio_tasks.redis_streams.outage_log import OutageLog
+from trio_tasks.redis_streams.scripts import Call
 from trio_tasks.redis_streams.session import Session, Settings
 from trio_tasks.redis_streams.slot_link import SlotLink
 from trio_tasks.redis_streams.wakes import Wakes
@@ -37,6 +39,8 @@ from trio_tasks.redis_streams.watches import QueueWatch, Watches
 from trio_tasks.redis_streams.wire import Connection
 
 __all__ = ["ClusterBroker"]
+
+T = TypeVar("T")
 
 
 class ClusterBroker(RedisBroker):
@@ -84,7 +88,7 @@ class ClusterSession(Session):
         )
         self.cmd = self._naming = Naming(self._cluster)
         self.memberships = Memberships(
-            cmd=self.cmd, wait=self._wait, tasks=self._tasks, tombstone_ms=settings.tombstone_ms
+            cmd=self.cmd, waits=self, tasks=self._tasks, tombstone_ms=settings.tombstone_ms
         )
         self.emits = Emits(self.cmd, self._tasks, self._enqueue)
         self._wakes: dict[str, Wakes] = {}
@@ -118,7 +122,15 @@ class ClusterSession(Session):
             )
         return watches.watch(queue, job_id)
 
-    async def _wait(self, queue: str, timeout: float) -> bool:
+    async def wait(self, queue: str, timeout: float) -> bool:
+        """See `Wakes.wait`."""
+        return await self._wakes_of(queue).wait(queue, timeout)
+
+    async def wait_and_call(self, queue: str, timeout: float, call: Call[T]) -> T | None:
+        """See `Wakes.wait_and_call`."""
+        return await self._wakes_of(queue).wait_and_call(queue, timeout, call)
+
+    def _wakes_of(self, queue: str) -> Wakes:
         wakes = self._wakes.get(queue)
         if wakes is None:
             link = self._new_link(queue, "wake")
@@ -131,7 +143,7 @@ class ClusterSession(Session):
             )
             self._tasks.start_soon(protected(link.run))
             self._tasks.start_soon(protected(wakes.run))
-        return await wakes.wait(queue, timeout)
+        return wakes
 
     def _new_keys(self, queue: str) -> QueueKeys:
         return QueueKeys(self._settings.namespace, queue, whole=True)

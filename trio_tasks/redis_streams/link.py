@@ -39,7 +39,7 @@ from trio_tasks.errors import (
 from trio_tasks.homes import process
 from trio_tasks.redis_streams.address import Address
 from trio_tasks.redis_streams.asking import OUTAGES, Locate, in_words
-from trio_tasks.redis_streams.evaluation import evaluate, evaluate_one
+from trio_tasks.redis_streams.evaluation import command_of, evaluate, evaluate_one
 from trio_tasks.redis_streams.outage_log import OutageLog
 from trio_tasks.redis_streams.scripts import Call
 from trio_tasks.redis_streams.wire import (
@@ -302,6 +302,34 @@ class Link:
             return replies
 
         return await self._while_connected(ask, deadline, repeat)
+
+    async def request_and_call(
+        self, command: Command, call: Call[T], *, blocks: float
+    ) -> tuple[Reply | BrokerError, T | BrokerError]:
+        """Send, in one write, a command and a script to be run in the moment of its answer.
+
+        Args:
+            command: one that waits on the server.
+            call: the script.
+            blocks: how many seconds the command waits at most.
+
+        Returns:
+            What each of them came to.
+
+        Raises:
+            BrokerUnavailableError: as `call`; the script may have run, or may run yet.
+        """
+
+        async def ask(
+            connection: Connection, timeout: float
+        ) -> tuple[Reply | BrokerError, T | BrokerError]:
+            commands = (command, command_of(call, in_full=False))
+            first, second = await connection.pipeline(commands, timeout=timeout + blocks)
+            reply = self._sorted_out(connection, first)
+            answer = self._sorted_out(connection, second)
+            return reply, answer if isinstance(answer, BrokerError) else call.parse(answer)
+
+        return await self._while_connected(ask, None, repeat=False)
 
     async def opened_by(self, deadline: float) -> None:
         """Wait for the first connection; what trying again cannot mend is said at once.

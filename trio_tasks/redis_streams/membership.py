@@ -19,8 +19,10 @@ Each time `g` grows by one and `have()` is read in the same moment. The answer o
 sent before, under a smaller `g`, may come to its caller afterwards; what it hands out has been
 given back by then, so it counts as OLD.
 
-Takes go out on one connection only; the one that waits for wake-ups hands over no job, so `own`
-need not know of it, and either is renewed without the other.
+Takes go out on the connection of all requests or, behind a command that blocks until there may be
+work, on the one that waits for it (`wait_and_take`). Which of them it was `own` need not know: a
+take bears the `g` under which it was sent, so none that was sent before an `own`, on whichever
+connection, starts anything after it.
 
 A server that restarts without its last write may have forgotten a start that we hold. It would
 hand the job out again, and if it came back to us the new start had the token of the old one, whose
@@ -33,7 +35,8 @@ Steps are sent again only where they take nothing: outcomes are fenced by their 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 import anyio
 import anyio.abc
@@ -62,8 +65,22 @@ __all__ = ["Memberships", "RedisMembership"]
 
 log = logging.getLogger("trio_tasks.broker")
 
+T = TypeVar("T")
+
 _DEAD = Taken(TakeStatus.DEAD, 0)
 """What a take is answered that was not sent."""
+
+
+class Waits(Protocol):
+    """How a member waits for work: see `Wakes`."""
+
+    async def wait(self, queue: str, timeout: float) -> bool:
+        """See `Wakes.wait`."""
+        ...
+
+    async def wait_and_call(self, queue: str, timeout: float, call: Call[T]) -> T | None:
+        """See `Wakes.wait_and_call`."""
+        ...
 
 
 class Memberships:
@@ -73,12 +90,12 @@ class Memberships:
         self,
         *,
         cmd: Asks,
-        wait: Callable[[str, float], Awaitable[bool]],
+        waits: Waits,
         tasks: anyio.abc.TaskGroup,
         tombstone_ms: int,
     ) -> None:
         self.cmd = cmd
-        self.wait = wait
+        self.waits = waits
         self.tasks = tasks
         self.tombstone_ms = tombstone_ms
         self._living: set[RedisMembership] = set()
@@ -247,17 +264,43 @@ class RedisMembership:
         except BaseException as error:
             # Where the connection is lost the next one begins with an announcement.
             lost = isinstance(error, BrokerUnavailableError)
-            if not cmd.over and (not lost or isinstance(error, MisplacedKeyError)):
-                self._owned = False
-                self._home.tasks.start_soon(protected(self._give_back))
+            if not lost or isinstance(error, MisplacedKeyError):
+                self._in_doubt()
             raise
-        taken = reply.taken
+        return StepReply(reply.applied, self._heard_under(ordinal, reply.taken), reply.relay)
+
+    async def wait_and_take(self, timeout: float, want: int) -> Taken | None:
+        """Wait until there may be work in the queue, and take jobs then, in one round trip.
+
+        Cancelled, or failed: as `step`.
+        """
+        if not self._owned:
+            await self._announce()
+        if self._forgotten:
+            return _DEAD
+        ordinal = self._ordinal
+        try:
+            call = self._step((), want)
+            reply = await self._home.waits.wait_and_call(self.queue, timeout, call)
+        except BaseException:
+            self._in_doubt()  # of the connection that takes otherwise nothing is known
+            raise
+        return None if reply is None else self._heard_under(ordinal, reply.taken)
+
+    def _in_doubt(self) -> None:
+        """A take may have handed out, or may hand out yet, what is in nobody's memory."""
+        if not self._home.cmd.over:
+            self._owned = False
+            self._home.tasks.start_soon(protected(self._give_back))
+
+    def _heard_under(self, ordinal: int, taken: Taken | None) -> Taken:
+        """The answer of a take that was sent under this ordinal."""
         assert taken is not None
         if taken.status is TakeStatus.DEAD:
             self._home.part(self)
         elif ordinal != self._ordinal:
-            return StepReply(reply.applied, Taken(TakeStatus.OLD, taken.now_ms), reply.relay)
-        return reply
+            return Taken(TakeStatus.OLD, taken.now_ms)
+        return taken
 
     def _step(self, outcomes: Sequence[Outcome], want: int) -> Call[StepReply]:
         return calls.step(
@@ -306,10 +349,12 @@ class RedisMembership:
 
     async def wait(self, timeout: float) -> bool:
         """Wait until there may be work in the queue; see `Wakes`."""
-        return await self._home.wait(self.queue, timeout)
+        return await self._home.waits.wait(self.queue, timeout)
 
     async def leave(self) -> None:
         """Leave the queue; repeated until the deadline. Cancelled: its lease ends by itself."""
+        if not self._owned:
+            await self._announce()  # a member that owns something is not let go
         self._home.part(self)
         await self._home.cmd.call(
             calls.leave(self._keys, incarnation=self.incarnation), repeat=True

@@ -204,7 +204,7 @@ class ServerSession(Session):
         )
         self.memberships = Memberships(
             cmd=self.cmd,
-            wait=self._wakes.wait,
+            waits=self._wakes,
             tasks=self._tasks,
             tombstone_ms=settings.tombstone_ms,
         )

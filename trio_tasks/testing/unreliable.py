@@ -107,6 +107,11 @@ class UnreliableBroker:
         return False
 
     @property
+    def arms(self) -> bool:
+        """As a server behind a line does."""
+        return self._line.remote
+
+    @property
     def connected(self) -> bool:
         """As the line has it."""
         return self._line.connected
@@ -261,13 +266,10 @@ class UnreliableMembership:
         """Apply outcomes, then hand out up to `want` jobs."""
         await self._own()
         ordinal = self._ordinal
-        taken: Sequence[Delivery] = ()
 
         async def send() -> StepReply:
-            nonlocal taken
             reply = await self._membership.step(outcomes, want)
-            taken = () if reply.taken is None else reply.taken.deliveries
-            self._unseen |= {delivery.token: delivery for delivery in taken}
+            self._sent(reply.taken)
             return reply
 
         try:
@@ -275,12 +277,38 @@ class UnreliableMembership:
         except BaseException:
             self._in_doubt |= want > 0
             raise
-        if reply.taken is not None and ordinal != self._ordinal:
-            self._in_doubt |= bool(taken)
-            return StepReply(reply.applied, Taken(TakeStatus.OLD, reply.taken.now_ms), reply.relay)
-        for delivery in taken:
+        return StepReply(reply.applied, self._heard_under(ordinal, reply.taken), reply.relay)
+
+    async def wait_and_take(self, timeout: float, want: int) -> Taken | None:
+        """Wait until there may be work, and take it."""
+        await self._own()
+        ordinal = self._ordinal
+
+        async def send() -> Taken | None:
+            taken = await self._membership.wait_and_take(timeout, want)
+            self._sent(taken)
+            return taken
+
+        try:
+            taken = await self._line.carry("wait_and_take", send, self.queue)
+        except BaseException:
+            self._in_doubt = True
+            raise
+        return self._heard_under(ordinal, taken)
+
+    def _sent(self, taken: Taken | None) -> None:
+        deliveries = () if taken is None else taken.deliveries
+        self._unseen |= {delivery.token: delivery for delivery in deliveries}
+
+    def _heard_under(self, ordinal: int, taken: Taken | None) -> Taken | None:
+        if taken is None:
+            return None
+        if ordinal != self._ordinal:
+            self._in_doubt |= bool(taken.deliveries)
+            return Taken(TakeStatus.OLD, taken.now_ms)
+        for delivery in taken.deliveries:
             del self._unseen[delivery.token]
-        return reply
+        return taken
 
     async def debounce(self, asks: Sequence[DebounceAsk]) -> list[str | None]:
         """Who holds each key now."""

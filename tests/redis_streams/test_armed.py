@@ -1,0 +1,90 @@
+"""Armed waits: what an idle worker's first job costs, and what is left when they end badly."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import anyio
+import pytest
+import redis
+
+from tests.servers import ServerProcess, start_server
+from trio_tasks import Job, TaskManager
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "trio"
+
+
+def reads(client: Any) -> int:
+    return client.info("stats")["total_reads_processed"]
+
+
+def blocked(client: Any) -> int:
+    return client.info("clients")["blocked_clients"]
+
+
+async def until_armed(client: Any, armed: bool) -> None:
+    with anyio.fail_after(10):
+        while bool(blocked(client)) is not armed:  # noqa: ASYNC110 - a server's state
+            await anyio.sleep(0.0001)
+
+
+async def test_an_idle_worker_begins_a_job_without_asking_for_it() -> None:
+    with start_server() as own_server:
+        await begin_a_job(own_server.url)
+
+
+async def begin_a_job(url: str) -> None:
+    begun, go_on = anyio.Event(), anyio.Event()
+    # With one slot it does not wait for a second job meanwhile.
+    worker: TaskManager[Any] = TaskManager(url, concurrency=1)
+
+    @worker.handler("job")
+    async def job(job: Job[int]) -> None:
+        begun.set()
+        await go_on.wait()
+
+    client: Any = redis.Redis.from_url(url)  # pyright: ignore[reportUnknownMemberType]
+    with anyio.fail_after(20), client:
+        async with TaskManager(url) as emitter, worker:
+            await emitter.emit("job", 0, delay=3600)  # connected, and the queue is named
+            await worker.start()
+            for _ in range(3):  # waits end by themselves; one began just now
+                await until_armed(client, False)
+                await until_armed(client, True)
+            asked = reads(client)
+            await emitter.emit("job", 1)
+            await begun.wait()
+            assert reads(client) - asked == 2, "the emit, and the question"
+            go_on.set()
+            await worker.until_idle()
+
+
+async def test_a_worker_that_stops_while_it_is_armed_is_no_member_any_more(
+    server: ServerProcess,
+) -> None:
+    namespace = f"t{secrets.token_hex(6)}"
+    worker: TaskManager[Any] = TaskManager(server.url, namespace=namespace)
+    ran: list[int] = []
+
+    @worker.handler("job")
+    async def job(job: Job[int]) -> None:
+        ran.append(job.data)
+
+    client: Any = redis.Redis.from_url(server.url)  # pyright: ignore[reportUnknownMemberType]
+    with anyio.fail_after(20), client:
+        async with worker:
+            await worker.start()
+            await worker.emit("job", 1)
+            await worker.until_idle()
+            await worker.stop()
+            assert client.zcard(f"{namespace}:{{default}}:c") == 0
+            ref = await worker.emit("job", 2)
+            await anyio.sleep(1.1)  # the armed wait is over on the server, too
+            assert (await ref.info()).state == "queued"
+    assert ran == [1]
