@@ -7,9 +7,14 @@ A round trip costs as much as ten jobs or more, so at low concurrency jobs per r
 everything: while handlers are fast, a take may ask for more jobs than there are free slots. How
 many follows from the slowest handler lately: so many that the last of them waits for about 2 ms.
 
+That counts on all slots. Handlers that never suspend run one after the other, however many slots
+there are, so what they usually take adds up: the last of them is to wait for about 2.5 ms. (Not
+the slowest, which would be a hiccup of the machine: those add up to little.)
+
 No estimate knows that the next handler will be slow, and jobs that lie behind slow ones would be
-kept from other workers. So the two belong together: a job that could not start within 4 ms is
-given back, uncounted, and nothing is prefetched until handlers have been fast for a while.
+kept from other workers. So the two belong together: a job that could not start within 3.5 ms is
+given back, uncounted, and nothing is prefetched until handlers have been fast for a while. With
+timers that have whole milliseconds, nothing lies ready for more than about 5 ms.
 """
 
 from __future__ import annotations
@@ -21,7 +26,10 @@ __all__ = ["LATE_S", "MOST_AHEAD", "Prefetch"]
 AHEAD_S: Final = 0.002
 """What is prefetched is expected to have begun within this time."""
 
-LATE_S: Final = 0.004
+IN_TURN_S: Final = 0.0025
+"""The same for handlers that run one after the other, if each takes as long as usual."""
+
+LATE_S: Final = 0.003_5
 """A job that has not begun so long after it came is given back."""
 
 MOST_AHEAD: Final = 250
@@ -30,11 +38,14 @@ MOST_AHEAD: Final = 250
 _FORGETS: Final = 0.98
 """How much of the slowest handler is remembered after one more job: after 340 a thousandth."""
 
+_LEARNS: Final = 0.02
+"""How much one more job counts in what is usual."""
+
 
 class Prefetch:
     """How many jobs may lie ready beyond the slots."""
 
-    __slots__ = ("_budget_s", "_slowest_s")
+    __slots__ = ("_budget_s", "_slots", "_slowest_s", "_usual_s")
 
     def __init__(self, concurrency: int) -> None:
         """Nothing is prefetched yet.
@@ -42,20 +53,32 @@ class Prefetch:
         Args:
             concurrency: how many slots work off what lies ready.
         """
+        self._slots = concurrency
         self._budget_s = concurrency * AHEAD_S
         self._slowest_s = 2 * self._budget_s
+        self._usual_s = 0.0
 
     @property
     def most(self) -> int:
         """So many jobs beyond the slots would begin soon enough."""
-        if self._budget_s > MOST_AHEAD * self._slowest_s:
-            return MOST_AHEAD
-        return int(self._budget_s / self._slowest_s)
+        most = MOST_AHEAD
+        if self._slowest_s * most > self._budget_s:
+            most = int(self._budget_s / self._slowest_s)
+        if self._usual_s * most > IN_TURN_S:
+            most = int(IN_TURN_S / self._usual_s)
+        return most
 
-    def ran(self, seconds: float) -> None:
-        """A slot was busy with one job for so long."""
+    def ran(self, seconds: float, *, suspended: bool) -> None:
+        """A slot was busy with one job for so long.
+
+        Args:
+            seconds: of its time.
+            suspended: whether the handler let other slots work meanwhile.
+        """
         slowest_s = _FORGETS * self._slowest_s
         self._slowest_s = max(seconds, slowest_s)
+        share_s = seconds / self._slots if suspended else seconds
+        self._usual_s += _LEARNS * (share_s - self._usual_s)
 
     def was_late(self) -> None:
         """A job did not begin in time: take none ahead until handlers have been fast again."""

@@ -54,7 +54,8 @@ UNINTERRUPTED = 0.002
 2 to 3.5 µs; 2 ms are a fifth of the 10 ms for which nothing may hold the loop)."""
 
 _HELD_UP_S = 0.001
-"""Who wakes so much too late was held up with the whole process: then slots go on first."""
+"""Who wakes so much too late was held up with the whole process: then slots that can go on first.
+What no slot can begin then is given back without delay."""
 
 
 class Slot:
@@ -104,6 +105,7 @@ class Slots:
         self._broken_off = broken_off
         self._too_late = too_late
         self._prefetch = Prefetch(concurrency)
+        self._suspensions = 0
         self._filled = Pulse()
         self._parked: list[Slot] = []
         self._feeds: list[Feed] = []
@@ -192,6 +194,7 @@ class Slots:
 
     def suspended(self) -> None:
         """A handler suspended for the first time: let others begin meanwhile."""
+        self._suspensions += 1
         for _ in range(min(len(self.ready), len(self._parked))):
             self._ring(self._parked.pop())
 
@@ -218,7 +221,7 @@ class Slots:
             late_at = self.ready[0].came_at + LATE_S
             await anyio.sleep(max(0.0, late_at - loop_time()))
             if loop_time() > late_at + _HELD_UP_S:
-                await anyio.sleep(_HELD_UP_S)
+                await checkpoint()  # no sleep: timers have whole milliseconds
             if self._surplus() > 0 and self.ready[0].came_at + LATE_S <= loop_time():
                 self._prefetch.was_late()
                 late = [self.ready.pop() for _ in range(self._surplus())]
@@ -285,6 +288,7 @@ class Slots:
             slot.held = held
             held.slot = slot
             self.running += 1
+            suspensions = self._suspensions
             await self._attempt(slot, held)
             slot.held = held.slot = None
             self._ended()
@@ -292,7 +296,7 @@ class Slots:
                 await checkpoint()  # it is raised here, or has been raised
                 return
             now = clock()
-            self._prefetch.ran(now - began)
+            self._prefetch.ran(now - began, suspended=self._suspensions != suspensions)
             began = now
             if now - since > UNINTERRUPTED:
                 await checkpoint()
