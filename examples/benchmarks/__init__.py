@@ -8,4 +8,9 @@
 - `running.py`: one measurement: server, processes, reports
 - `rounds.py`: the order: interleaved, so that a busy minute falls on all
 - `results.py`, `tables.py`, `plot.py`: medians, Markdown, and the plot
+
+Programs of their own, about this engine alone:
+
+- `waiting.py`: how long jobs lie at a busy worker before they start or are given back
+- `prompt.py`: what a busy worker still does after pause, cancel, a higher priority, a stop
 """

@@ -92,7 +92,8 @@ class Diary:
 
     def waits_ms(self, jobs: set[str]) -> tuple[list[float], list[float]]:
         """Of each hand-out of these jobs: its wait, and the same with both ways."""
-        waits, with_ways = [], []
+        waits: list[float] = []
+        with_ways: list[float] = []
         for token, (handed_out, arrived) in self.came.items():
             if token.job_id in jobs:
                 began = self.began[token.job_id]
