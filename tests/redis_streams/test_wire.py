@@ -143,6 +143,24 @@ async def test_a_thousand_tasks_share_a_connection_and_each_gets_its_own_reply(
 
 
 @timely
+async def test_whoever_asked_first_goes_on_first_though_replies_come_together(
+    address: Address,
+) -> None:
+    asked: list[int] = []
+    went_on: list[int] = []
+
+    async def ask(connection: Connection, number: int) -> None:
+        asked.append(number)
+        await connection.request(("PING",))
+        went_on.append(number)
+
+    async with open_connection(address) as connection, anyio.create_task_group() as tasks:
+        for number in range(50):
+            tasks.start_soon(ask, connection, number)
+    assert went_on == asked
+
+
+@timely
 async def test_concurrent_requests_are_written_together(address: Address) -> None:
     async def reads() -> int:
         stats = await connection.request(("INFO", "stats"))

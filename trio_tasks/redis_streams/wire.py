@@ -221,6 +221,10 @@ class Connection:
                         self._unanswered.popleft()
                         self._room.release()
                         exchange.done.set()
+                        if reader.has_data():
+                            # Whoever asked first goes on first: tasks that wake together have no
+                            # order on Trio, and two takes would hand out their jobs crosswise.
+                            await anyio.lowlevel.checkpoint()
         except TRANSPORT_ERRORS as error:
             return self._close("the connection broke", error)
         except hiredis.ProtocolError as error:
