@@ -114,7 +114,8 @@ class Stage:
                 said = json.loads(b"".join([chunk async for chunk in process.stdout]))
         finally:
             process.kill()
-            await process.wait()
+            with trio.move_on_after(1, shield=True):
+                await process.wait()
         worker.began, worker.stopped = dict(said["began"]), said["stopped"]
 
 
