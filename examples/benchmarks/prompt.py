@@ -145,7 +145,7 @@ async def prefer(stage: Stage) -> Figures:
         await trio.sleep(AFTERWARDS)
     began = worker.began[urgent.id]
     return {
-        "others that began before it": len(worker.between(emitted, began)),
+        "others that began before it": len(worker.between(emitted, began)[:-1]),
         "its own beginning, after (ms)": max(0.0, began - emitted),
     }
 
