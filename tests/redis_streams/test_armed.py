@@ -9,6 +9,7 @@ import anyio
 import pytest
 import redis
 
+from tests.contract.backdoors import redis_world
 from tests.servers import ServerProcess, start_server
 from trio_tasks import Job, TaskManager
 
@@ -88,3 +89,34 @@ async def test_a_worker_that_stops_while_it_is_armed_is_no_member_any_more(
             await anyio.sleep(1.1)  # the armed wait is over on the server, too
             assert (await ref.info()).state == "queued"
     assert ran == [1]
+
+
+async def test_a_member_leaves_whose_armed_take_was_answered_when_it_was_cancelled(
+    server: ServerProcess,
+) -> None:
+    client: Any = redis.Redis.from_url(server.url)  # pyright: ignore[reportUnknownMemberType]
+    with client:
+        async with redis_world(server.url, patience=20) as world:
+            worker, other = await world.worker(), await world.worker("other")
+            await world.emit()
+            assert await world.backdoor.take_hint("default")
+            members = members_with(client, worker.membership.incarnation)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(worker.wait_and_take, 5)
+                await anyio.sleep(0.05)
+                # The loop does not run until the answer is in its socket.
+                client.rpush(members.removesuffix(":c") + ":w", "1")
+                assert client.ping()
+                tasks.cancel_scope.cancel()
+
+            await worker.leave()
+
+            assert client.zrange(members, 0, -1) == [other.membership.incarnation.encode()]
+            assert (await other.take_one()).attempt == 1
+
+
+def members_with(client: Any, incarnation: str) -> str:
+    """The name of the set of members that has this one."""
+    names = client.scan_iter("*:{default}:c", count=10_000)
+    (found,) = [name for name in names if client.zscore(name, incarnation) is not None]
+    return found.decode()
