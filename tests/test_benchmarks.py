@@ -11,10 +11,11 @@ import pytest
 
 from examples.benchmarks import running
 from examples.benchmarks.environments import Environment, UnavailableError, cause, prepare
-from examples.benchmarks.measures import COST, EMITS
+from examples.benchmarks.measures import COST, EMITS, TWO
 from examples.benchmarks.results import Results
 from examples.benchmarks.rounds import Plan, run_rounds
 from examples.benchmarks.running import FailedError, measure_once
+from examples.benchmarks.sharing import measure_shared
 from examples.benchmarks.systems import SYSTEMS, System
 from examples.benchmarks.tables import to_markdown
 from tests.test_examples import ROOT, environment
@@ -27,12 +28,14 @@ FAKE = """
 import sys
 sys.path.insert(0, {peers!r})
 import harness
+from crowd import Crowd
 asked = harness.assignment()
 if asked.role == "emit":
     harness.report(seconds=1.0, cpu=0.0)
 else:
     import time
-    tally = harness.Tally(asked)
+    crowd = asked.crowd and Crowd(asked.crowd, asked.workers, asked.last, asked.me)
+    tally = harness.Tally(asked, crowd or None)
     {work}
     time.sleep(60)
 """
@@ -82,10 +85,43 @@ def test_a_job_that_runs_twice_is_counted_as_repeated() -> None:
     assert "| 8 jobs, 1 of them again |" in to_markdown(results, [SYSTEM])
 
 
+def test_two_workers_share_a_queue_and_run_every_job_once() -> None:
+    ours = SYSTEMS[0]
+    sample = measure_shared(ours, prepare(ours, Path()), TWO, warm=20, jobs=80)
+    assert (sample.executed, sample.repeats, sum(sample.shares)) == (100, 0, 100)
+    assert all(sample.shares), "one of them starved"
+    results = Results("Valkey", 1, {ours.name: "1.0"})
+    results.add(ours.name, TWO, sample)
+    row = r"^\| trio_tasks \|( [\d,.]+ \|){3} [\d.]+ % \|$"
+    assert re.search(row, to_markdown(results, [ours]), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "found"),
+    [
+        ("range(4) if asked.me else range(3, 8)", (8, 1)),
+        ("range(8) if asked.me else range(8)", (8, 8)),
+    ],
+)
+def test_a_job_that_two_workers_run_is_counted_as_repeated(
+    numbers: str, found: tuple[int, int]
+) -> None:
+    sample = measure_shared(
+        SYSTEM, fake(f"for number in {numbers}: tally.ran(number)"), TWO, WARM, JOBS
+    )
+    assert (sample.executed, sample.repeats) == found
+
+
+def test_a_job_that_no_worker_runs_is_a_failure_though_another_ran_twice() -> None:
+    worker = fake("for number in range(asked.me, 4 + asked.me): tally.ran(number)")
+    with pytest.raises(FailedError, match="5 of 8 jobs executed"):
+        measure_shared(SYSTEM, worker, TWO, WARM, JOBS)
+
+
 def test_a_job_that_does_not_run_is_a_failure_and_no_figure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(running, "_LIMIT", 0.1)
+    monkeypatch.setattr(running, "LIMIT", 0.1)
     worker = fake("for number in range(asked.last - 1): tally.ran(number)")
     results = Results("Valkey", 1, {SYSTEM.name: "1.0"})
     run_rounds(Plan(1, None, JOBS), [COST], {SYSTEM: worker}, results)

@@ -6,6 +6,7 @@
 - `server.py`: a fresh server for each measurement, and its counters
 - `measures.py`: what is measured
 - `running.py`: one measurement: server, processes, reports
+- `sharing.py`: the same with several workers on one queue
 - `rounds.py`: the order: interleaved, so that a busy minute falls on all
 - `results.py`, `tables.py`, `plot.py`: medians, Markdown, and the plot
 

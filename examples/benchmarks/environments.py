@@ -70,7 +70,7 @@ def prepare(system: System, cache: Path) -> Environment:
         released = _run([str(python), "-c", ask, package])
     else:
         python = Path(sys.executable)
-        released = version(OURS) if system.name == OURS else f"Trio {version('trio')}"
+        released = version(OURS) if system.ours else f"Trio {version('trio')}"
     runs_on = _run([str(python), "-c", "import platform; print(platform.python_version())"])
     return Environment((str(python), script), {}, f"{released}, Python {runs_on}")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from examples.benchmarks.systems import OURS, How, System
+from examples.benchmarks.systems import How, System
 
-__all__ = ["COST", "DRAINS", "EMITS", "IDLE", "MEASURES", "Measure"]
+__all__ = ["COST", "DRAINS", "EMITS", "IDLE", "MEASURES", "TWO", "Measure"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,7 @@ class Measure:
         nap: seconds that a handler sleeps.
         how: the jobs are emitted.
         tasks: that emit at once, if that is how.
+        workers: processes that work off the same queue, if it is a drain.
         ours_alone: the peers are not asked.
     """
 
@@ -32,20 +33,23 @@ class Measure:
     nap: float = 0.0
     how: How = "bulk"
     tasks: int = 1
+    workers: int = 1
     ours_alone: bool = False
 
     def suits(self, system: System) -> bool:
         """Whether the system has what this measures."""
         if self.ours_alone:
-            return system.name == OURS
+            return system.ours
         return self.kind != "emit" or self.how in system.emits
 
 
 COST = Measure("drain, 32", "drain", concurrency=32)
+TWO = Measure("drain, 32, two workers", "drain", concurrency=32, workers=2, ours_alone=True)
 DRAINS = (
     Measure("drain, 1", "drain", concurrency=1),
     Measure("drain, 4", "drain", concurrency=4),
     COST,
+    TWO,
     Measure("drain, 100", "drain", concurrency=100),
     Measure("10 ms jobs, 100", "drain", concurrency=100, nap=0.01),
     Measure("10 ms jobs, 500", "drain", concurrency=500, nap=0.01, ours_alone=True),

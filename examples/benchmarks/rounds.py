@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from examples.benchmarks.environments import Environment
 from examples.benchmarks.measures import Measure
 from examples.benchmarks.results import Results
-from examples.benchmarks.running import FailedError, measure_once
+from examples.benchmarks.running import FailedError, Sample, measure_once
+from examples.benchmarks.sharing import measure_shared
 from examples.benchmarks.systems import System
 
 __all__ = ["Plan", "run_rounds"]
@@ -63,22 +64,33 @@ def run_rounds(
                 else:
                     count = jobs[measure, system]
                     warm = max(1, min(count // 4, _WARM))
-                    sample = measure_once(system, systems[system], measure, warm, count)
+                    sample = _measure(system, systems[system], measure, warm, count)
                     results.add(system.name, measure, sample)
             except FailedError as error:
                 jobs.pop((measure, system), None)
                 results.add_trouble(system.name, str(error), measure)
 
 
+def _measure(
+    system: System, environment: Environment, measure: Measure, warm: int, count: int
+) -> Sample:
+    """One sample, by whoever measures that."""
+    if measure.workers > 1:
+        return measure_shared(system, environment, measure, warm, count)
+    return measure_once(system, environment, measure, warm, count)
+
+
 def _enough(plan: Plan, measure: Measure, system: System, environment: Environment) -> int:
     """Jobs that take about as long as planned."""
     if measure.kind == "idle":
         return plan.idle
+    if measure.workers > 1:  # as many as for one, so that what a start costs is spread alike
+        return _enough(plan, replace(measure, workers=1), system, environment)
     count = plan.probe
     if plan.seconds is None:
         return count
     while True:
-        sample = measure_once(system, environment, measure, min(count, _WARM), count)
+        sample = _measure(system, environment, measure, min(count, _WARM), count)
         count = min(max(int(sample.rate * plan.seconds), _LEAST), _MOST)
         # A short look misjudges the fast ones.
         if sample.jobs * _TRUSTED >= count:

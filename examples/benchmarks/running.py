@@ -6,9 +6,9 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Timer
 from typing import IO, TypedDict, cast
@@ -18,26 +18,39 @@ from examples.benchmarks.measures import Measure
 from examples.benchmarks.server import Counters, Server, fresh_server
 from examples.benchmarks.systems import System
 
-__all__ = ["FailedError", "Sample", "measure_once"]
+__all__ = [
+    "EMPTY",
+    "FailedError",
+    "Report",
+    "Runner",
+    "Sample",
+    "complete",
+    "last",
+    "measure_once",
+    "sample_of",
+    "wait_for",
+]
 
 _ROOT = Path(__file__).parent.parent.parent
 _PREFIX = b"REPORT "
-_LIMIT = 60.0  # seconds that a process may take for its jobs
-_LAST_RESORT = 90.0  # seconds after which it is killed
-_EMPTY = Counters(0.0, 0, 0)
+LIMIT = 60.0  # seconds that a process may take for its jobs
+_LAST_RESORT = 30.0  # seconds after that, when it is killed
+EMPTY = Counters(0.0, 0, 0)
 
 
 class FailedError(Exception):
     """A system did not do what it was asked to do; the text says what it did."""
 
 
-class _Report(TypedDict, total=False):
+class Report(TypedDict, total=False):
     """What the scripts say, see `peers/harness.py`."""
 
     warm: int
+    over: bool
     finished: bool
     executed: int
     repeats: int
+    clocked: int
     seconds: float
     cpu: float
     latencies_ns: list[int]
@@ -57,6 +70,8 @@ class Sample:
         executed: jobs that have run, those of the warm-up included; 0 where none should.
         repeats: executions beyond the first one of their jobs.
         latencies_ms: of an idle measure.
+        shares: jobs that each of several workers ran.
+        figures: what else a measure gives, by name.
     """
 
     jobs: int
@@ -68,6 +83,8 @@ class Sample:
     executed: int = 0
     repeats: int = 0
     latencies_ms: tuple[float, ...] = ()
+    shares: tuple[int, ...] = ()
+    figures: Mapping[str, float] = field(default_factory=dict[str, float])
 
     @property
     def rate(self) -> float:
@@ -92,51 +109,59 @@ def measure_once(
     """
     counted = {"warm": warm, "jobs": jobs}
     with fresh_server() as server, tempfile.TemporaryFile() as errors:
-        runner = _Runner(system, environment, server, errors)
+        runner = Runner(system, environment, server, errors, LIMIT)
         if measure.kind == "emit":
             before = server.counters()
             report = runner.emit(how=measure.how, tasks=measure.tasks, **counted)
-            return _sample(report, counted, server.counters() - before)
+            return sample_of(report, counted, server.counters() - before)
         handlers = {"concurrency": measure.concurrency, "nap": measure.nap}
         if measure.kind == "drain":
             runner.emit(how="preload", jobs=warm + jobs)
             before = server.counters()
             with runner.working(**handlers, **counted) as reports:
-                report = _last(reports)
-            return _sample(_complete(report, warm + jobs), counted, server.counters() - before)
+                report = last(reports)
+            return sample_of(complete(report, warm + jobs), counted, server.counters() - before)
         runner.emit(how="preload", jobs=warm)
         with runner.working(**handlers, **counted) as reports:
-            for each in reports:
-                if "warm" in each:
-                    break
+            wait_for("warm", reports)
             runner.emit(how="idle", first=warm, jobs=jobs)
-            report = _last(reports)
-        return _sample(_complete(report, warm + jobs), counted, _EMPTY)
+            report = last(reports)
+        return sample_of(complete(report, warm + jobs), counted, EMPTY)
 
 
 @dataclass(frozen=True, slots=True)
-class _Runner:
-    """Runs the script of one system."""
+class Runner:
+    """Runs the script of one system.
+
+    Attributes:
+        system: whose.
+        environment: where.
+        server: that it works with.
+        errors: where its standard error goes.
+        limit: seconds that it may take for its jobs.
+    """
 
     system: System
     environment: Environment
     server: Server
     errors: IO[bytes]
+    limit: float
 
-    def emit(self, **asked: object) -> _Report:
+    def emit(self, **asked: object) -> Report:
         """Run the script as an emitter."""
-        with self._running(role="emit", **asked) as reports:
-            return _last(reports)
+        with self.running(role="emit", **asked) as reports:
+            return last(reports)
 
     @contextmanager
-    def working(self, **asked: object) -> Generator[Generator[_Report]]:
+    def working(self, **asked: object) -> Generator[Generator[Report]]:
         """Run the script as a worker; it ends itself, or is killed when the block is left."""
-        with self._running(role="work", **asked) as reports:
+        with self.running(role="work", **asked) as reports:
             yield reports
 
     @contextmanager
-    def _running(self, **asked: object) -> Generator[Generator[_Report]]:
-        assignment = json.dumps({"url": self.server.url, "limit": _LIMIT, **asked})
+    def running(self, **asked: object) -> Generator[Generator[Report]]:
+        """Run the script; it is killed when the block is left."""
+        assignment = json.dumps({"url": self.server.url, "limit": self.limit, **asked})
         variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         if not self.system.packages:
             variables["PYTHONPATH"] = str(_ROOT)  # this checkout, whatever is installed
@@ -147,7 +172,7 @@ class _Runner:
             stderr=self.errors,
             env={**variables, **self.environment.variables},
         )
-        last_resort = Timer(_LAST_RESORT, process.kill)
+        last_resort = Timer(self.limit + _LAST_RESORT, process.kill)
         last_resort.start()
         try:
             assert process.stdout is not None
@@ -157,11 +182,11 @@ class _Runner:
             process.kill()
             process.communicate()
 
-    def _reports(self, stdout: IO[bytes]) -> Generator[_Report]:
+    def _reports(self, stdout: IO[bytes]) -> Generator[Report]:
         """What it reports, until it has reported how long it took."""
         for line in stdout:
             if line.startswith(_PREFIX):
-                report = cast("_Report", json.loads(line[len(_PREFIX) :]))
+                report = cast("Report", json.loads(line[len(_PREFIX) :]))
                 yield report
                 if "seconds" in report:
                     return
@@ -169,18 +194,38 @@ class _Runner:
         raise FailedError(f"its process ended early: {cause(self.errors.read().decode())}")
 
 
-def _last(reports: Generator[_Report]) -> _Report:
-    *_, last = reports
-    return last
+def last(reports: Generator[Report]) -> Report:
+    """What it reports in the end."""
+    *_, final = reports
+    return final
 
 
-def _complete(report: _Report, jobs: int) -> _Report:
+def wait_for(what: str, reports: Generator[Report]) -> None:
+    """Return when this has been reported: "warm" or "over"."""
+    for each in reports:
+        if what in each:
+            return
+
+
+def complete(report: Report, jobs: int) -> Report:
+    """The same report.
+
+    Raises:
+        FailedError: not all jobs were executed in time.
+    """
     if not report.get("finished"):
-        raise FailedError(f"{report.get('executed')} of {jobs} jobs executed within {_LIMIT:g} s")
+        raise FailedError(f"{report.get('executed')} of {jobs} jobs executed within {LIMIT:g} s")
     return report
 
 
-def _sample(report: _Report, counted: dict[str, int], server: Counters) -> Sample:
+def sample_of(report: Report, counted: Mapping[str, int], server: Counters) -> Sample:
+    """The sample of one process that has worked or emitted.
+
+    Args:
+        report: what it reports in the end.
+        counted: jobs, "warm" and within the clock ("jobs").
+        server: what that took of the server.
+    """
     jobs, everything = counted["jobs"], counted["jobs"] + counted["warm"]
     return Sample(
         jobs=jobs,

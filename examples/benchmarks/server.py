@@ -76,6 +76,10 @@ class Server:
             reads=int(found["total_reads_processed"]),
         )
 
+    def memory(self) -> int:
+        """Bytes that it has taken for what it keeps, and for itself."""
+        return int(self._info()["used_memory"])
+
     def version(self) -> str:
         """Such as "Valkey 9.1.0"."""
         found = self._info()

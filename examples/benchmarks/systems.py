@@ -35,6 +35,11 @@ class System:
     arguments: tuple[str, ...] = ()
     emits: frozenset[How] = frozenset({"bulk", "tasks", "one"})
 
+    @property
+    def ours(self) -> bool:
+        """Whether it is this engine, on whatever event loop."""
+        return self.name.startswith(OURS)
+
 
 _EACH_AWAITED = frozenset[How]({"tasks", "one"})
 
@@ -43,6 +48,12 @@ SYSTEMS = (
         OURS,
         "trio_tasks_peer.py",
         "Trio; all defaults: results kept, events, fencing",
+    ),
+    System(
+        f"{OURS} on asyncio",
+        "trio_tasks_peer.py",
+        "the same on asyncio, through AnyIO",
+        arguments=("asyncio",),
     ),
     System(
         "streaQ",

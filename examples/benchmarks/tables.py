@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from examples.benchmarks.measures import COST, DRAINS, EMITS, IDLE, Measure
+from examples.benchmarks.measures import COST, DRAINS, EMITS, IDLE, TWO, Measure
 from examples.benchmarks.results import Results
+from examples.benchmarks.running import Sample
 from examples.benchmarks.systems import OURS, System
 
 __all__ = ["to_markdown"]
@@ -31,6 +32,7 @@ def to_markdown(results: Results, systems: Iterable[System]) -> str:
         _table("Jobs per second", running, _rates(results, (*DRAINS, *EMITS))),
         _table(f"{OURS} compared: its rate ÷ theirs", running, _ratios(results)),
         _table("Idle, and the cost of a no-op job at concurrency 32", running, _costs(results)),
+        _table("Two workers on one queue, no-op jobs, concurrency 32", running, _shared(results)),
         _table("Systems", [system.name for system in asked], _about(results, asked)),
     ]
     if results.troubles:
@@ -71,6 +73,31 @@ def _costs(results: Results) -> dict[str, _Cell]:
         ),
         "server's reads": lambda system: _number(
             results.median(system, COST, lambda sample: sample.reads)
+        ),
+    }
+
+
+def _shared(results: Results) -> dict[str, _Cell]:
+    """What two workers cost beside one, each job: the one is measured in the same rounds."""
+
+    def cost(of: Callable[[Sample], float]) -> _Cell:
+        def cell(system: str) -> str:
+            one, two = results.median(system, COST, of), results.median(system, TWO, of)
+            if two is None:
+                return "–"
+            return _number(two) + (f" ({_number(two / one, '×')})" if one else "")
+
+        return cell
+
+    return {
+        "workers' CPU (µs, × of one)": cost(lambda sample: sample.client_us),
+        "server CPU (µs, × of one)": cost(lambda sample: sample.server_us),
+        "rate (jobs/s, × of one)": cost(lambda sample: sample.rate),
+        "the smaller share": lambda system: _number(
+            results.median(
+                system, TWO, lambda sample: 100 * min(sample.shares) / sum(sample.shares)
+            ),
+            "%",
         ),
     }
 

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from itertools import count
 from random import Random
 
+from crowd import LOOK, Crowd
+
 __all__ = ["ASYNCIO", "Assignment", "Loop", "Tally", "assignment", "emit", "report", "trio_loop"]
 
 REPORT = "REPORT "
@@ -42,6 +44,11 @@ class Assignment:
         how: "bulk", "tasks", "one", "idle" (one by one, with pauses, telling each its instant) or
             "preload": the fastest that there is.
         tasks: how many tasks emit at once, if that is how.
+        beyond: jobs that wait behind those of the clock; a worker may run them too, uncounted.
+        workers: processes that work off the same jobs; only trio_tasks_peer.py can share them.
+        me: which of them this one is, from 0.
+        crowd: if they are several, the file that they share, see `crowd.py`.
+        load, size, queue: of growth.py, see there.
     """
 
     role: str
@@ -54,6 +61,13 @@ class Assignment:
     nap: float = 0.0
     how: str = "preload"
     tasks: int = 32
+    beyond: int = 0
+    workers: int = 1
+    me: int = 0
+    crowd: str = ""
+    load: str = "none"
+    size: int = 0
+    queue: str = "default"
 
     @property
     def last(self) -> int:
@@ -76,13 +90,18 @@ class Tally:
 
     The clock starts when as many jobs as serve for the warm-up have run, and stops with the last
     one: starting a process is not measured. CPU time is that of all threads of the process.
+
+    Of several workers none knows by itself when that is. A thread looks every 5 ms at what all
+    have run, and tells how many jobs were left when it started its clock.
     """
 
-    def __init__(self, asked: Assignment) -> None:
-        self._seen = bytearray(asked.last)
+    def __init__(self, asked: Assignment, crowd: Crowd | None = None) -> None:
+        self._crowd = crowd
+        self._seen = bytearray(asked.last + asked.beyond) if crowd is None else crowd.seen[asked.me]
         self._next = count(1).__next__  # atomic, so that threads may share it
         self._warm, self._last = asked.warm, asked.last
         self._began = self._ended = (0.0, 0.0)
+        self._clocked = asked.jobs
         self._repeats = 0
         self._latencies = array("q")
         self._done = threading.Event()
@@ -101,26 +120,53 @@ class Tally:
             self._repeats += 1
             return
         self._seen[number] = 1
+        if self._crowd is not None:
+            self._crowd.count()
+            return
         place = self._next()
         if place == self._warm:
-            report(warm=place)
-            self._began = (time.perf_counter(), time.process_time())
+            self._begin(place)
         elif place == self._last:
-            self._ended = (time.perf_counter(), time.process_time())
-            self._done.set()
+            self._end()
+
+    def _begin(self, place: int) -> None:
+        report(warm=place)
+        self._began = (time.perf_counter(), time.process_time())
+
+    def _end(self) -> None:
+        self._ended = (time.perf_counter(), time.process_time())
+        report(over=True)
+        self._done.set()
 
     def _watch(self, asked: Assignment) -> None:
-        finished = self._done.wait(asked.limit)
+        if self._crowd is None:
+            finished = self._done.wait(asked.limit)
+        else:
+            finished = self._follow(self._crowd, asked.limit)
         time.sleep(SETTLE)
         report(
             finished=finished,
             executed=sum(self._seen),
             repeats=self._repeats,
+            clocked=self._clocked,
             seconds=self._ended[0] - self._began[0],
             cpu=self._ended[1] - self._began[1],
             latencies_ns=self._latencies.tolist(),
         )
         os._exit(0)  # the server is thrown away too; how each system stops is not the question
+
+    def _follow(self, crowd: Crowd, limit: float) -> bool:
+        """Start and stop the clock by what all have run."""
+        deadline = time.monotonic() + limit
+        begun = False  # all over between two looks: the clock ran from here
+        self._clocked, self._began = self._last, (time.perf_counter(), time.process_time())
+        while (total := crowd.total()) < self._last and time.monotonic() < deadline:
+            if total >= self._warm and not begun:
+                begun, self._clocked = True, self._last - total
+                self._begin(total)
+            time.sleep(LOOK)
+        self._end()
+        return total >= self._last
 
 
 Step = Callable[[], Awaitable[object]]
