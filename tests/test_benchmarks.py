@@ -11,11 +11,13 @@ import pytest
 
 from examples.benchmarks import running
 from examples.benchmarks.environments import Environment, UnavailableError, cause, prepare
-from examples.benchmarks.measures import COST, EMITS, TWO
+from examples.benchmarks.measures import COST, EMITS, REST, TWO
+from examples.benchmarks.resting import measure_rest
 from examples.benchmarks.results import Results
 from examples.benchmarks.rounds import Plan, run_rounds
 from examples.benchmarks.running import FailedError, measure_once
 from examples.benchmarks.sharing import measure_shared
+from examples.benchmarks.starting import measure_start
 from examples.benchmarks.systems import SYSTEMS, System
 from examples.benchmarks.tables import to_markdown
 from tests.test_examples import ROOT, environment
@@ -127,6 +129,23 @@ def test_a_job_that_does_not_run_is_a_failure_and_no_figure(
     run_rounds(Plan(1, None, JOBS), [COST], {SYSTEM: worker}, results)
     assert not results.samples
     assert "- fake: 5 of 6 jobs executed within 0.1 s (drain, 32)" in to_markdown(results, [SYSTEM])
+
+
+def test_a_worker_without_work_is_watched_between_two_jobs() -> None:
+    numbers = "[0, 1, 2]"  # a fake runs the last job at once, so its clock says nothing
+    sample = measure_rest(SYSTEM, fake(f"for number in {numbers}: tally.ran(number)"), REST, 0.2)
+    assert (sample.executed, sample.repeats) == (3, 0)
+    assert sample.figures["requests"] == 0, "our own request for the counters is not counted"
+
+
+def test_a_start_is_measured_with_compiled_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    ours = SYSTEMS[0]
+    sample = measure_start(ours, prepare(ours, Path()), times=1)
+    found = sample.figures
+    assert 0 < found["import"] < found["names"]
+    assert found["ready"] > 0
+    assert 1e3 * sample.seconds >= found["names"] + found["ready"]
 
 
 def test_a_process_that_dies_says_why() -> None:

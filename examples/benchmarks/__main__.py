@@ -28,7 +28,7 @@ from examples.benchmarks.systems import SYSTEMS, System
 from examples.benchmarks.tables import to_markdown
 
 _USUAL = Plan()
-_QUICK = Plan(rounds=1, seconds=None, probe=100, idle=10)
+_QUICK = Plan(rounds=1, seconds=None, probe=100, idle=10, rest=0.5, starts=1)
 
 
 def main() -> None:
@@ -41,7 +41,12 @@ def main() -> None:
     text = to_markdown(results, chosen.systems)
     print(text, end="")
     if chosen.output is not None:
-        _write(chosen.output, text, results, chosen.cache)
+        groups = {"working off": DRAINS, "emitting": EMITS}
+        rates = {
+            title: [each for each in measures if each in chosen.measures]
+            for title, measures in groups.items()
+        }
+        _write(chosen.output, text, results.to_json(rates), chosen.cache, plot=any(rates.values()))
 
 
 def _prepare(systems: Sequence[System], cache: Path, results: Results) -> dict[System, Environment]:
@@ -57,11 +62,13 @@ def _prepare(systems: Sequence[System], cache: Path, results: Results) -> dict[S
     return running
 
 
-def _write(output: Path, text: str, results: Results, cache: Path) -> None:
+def _write(output: Path, text: str, samples: str, cache: Path, *, plot: bool) -> None:
     output.mkdir(parents=True, exist_ok=True)
     data = output / "benchmarks.json"
     (output / "benchmarks.md").write_text(text)
-    data.write_text(results.to_json({"working off": DRAINS, "emitting": EMITS}))
+    data.write_text(samples)
+    if not plot:  # nothing that was measured is a rate
+        return
     try:
         python = prepare_python("plot", ("matplotlib~=3.10",), cache)
     except UnavailableError as error:

@@ -15,7 +15,7 @@ from matplotlib import pyplot as plt
 
 def main(source: str, target: str) -> None:
     results = json.loads(Path(source).read_text())
-    rates = results["rates"]
+    rates = {title: measures for title, measures in results["rates"].items() if measures}
     figure, axes = plt.subplots(1, len(rates), figsize=(7 * len(rates), 6), squeeze=False)
     for axis, (title, measures) in zip(axes[0], rates.items(), strict=True):
         systems = list(results["versions"])

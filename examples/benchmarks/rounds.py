@@ -13,9 +13,11 @@ from itertools import product
 
 from examples.benchmarks.environments import Environment
 from examples.benchmarks.measures import Measure
+from examples.benchmarks.resting import measure_rest
 from examples.benchmarks.results import Results
 from examples.benchmarks.running import FailedError, Sample, measure_once
 from examples.benchmarks.sharing import measure_shared
+from examples.benchmarks.starting import measure_start
 from examples.benchmarks.systems import System
 
 __all__ = ["Plan", "run_rounds"]
@@ -34,12 +36,16 @@ class Plan:
         seconds: that one is meant to take; `None`: `probe` jobs, without a look beforehand.
         probe: jobs of the round that does not count, and as many again for its warm-up.
         idle: jobs of a measurement of the idle latency.
+        rest: seconds for which a worker is watched that has no work.
+        starts: of a program, in each round.
     """
 
     rounds: int = 5
     seconds: float | None = 1.0
     probe: int = 500
     idle: int = 300
+    rest: float = 10.0
+    starts: int = 5
 
 
 def run_rounds(
@@ -57,6 +63,8 @@ def run_rounds(
         for measure, system in product(measures, systems):
             if not measure.suits(system) or (number and (measure, system) not in jobs):
                 continue
+            if measure.once and number > 1:
+                continue
             print(f"round {number}: {measure.name}: {system.name}", file=sys.stderr)
             try:
                 if number == 0:
@@ -64,7 +72,7 @@ def run_rounds(
                 else:
                     count = jobs[measure, system]
                     warm = max(1, min(count // 4, _WARM))
-                    sample = _measure(system, systems[system], measure, warm, count)
+                    sample = _measure(plan, system, systems[system], measure, warm, count)
                     results.add(system.name, measure, sample)
             except FailedError as error:
                 jobs.pop((measure, system), None)
@@ -72,25 +80,43 @@ def run_rounds(
 
 
 def _measure(
-    system: System, environment: Environment, measure: Measure, warm: int, count: int
+    plan: Plan,
+    system: System,
+    environment: Environment,
+    measure: Measure,
+    warm: int,
+    count: int,
 ) -> Sample:
     """One sample, by whoever measures that."""
-    if measure.workers > 1:
-        return measure_shared(system, environment, measure, warm, count)
-    return measure_once(system, environment, measure, warm, count)
+    match measure.kind:
+        case "rest":
+            return measure_rest(system, environment, measure, plan.rest)
+        case "start":
+            return measure_start(system, environment, plan.starts)
+        case "drain" if measure.workers > 1:
+            return measure_shared(system, environment, measure, warm, count)
+        case "drain" | "emit" | "idle":
+            return measure_once(system, environment, measure, warm, count)
 
 
 def _enough(plan: Plan, measure: Measure, system: System, environment: Environment) -> int:
     """Jobs that take about as long as planned."""
-    if measure.kind == "idle":
-        return plan.idle
+    match measure.kind:
+        case "idle":
+            return plan.idle
+        case "rest":
+            return 1
+        case "start":
+            return 0
+        case _:
+            pass
     if measure.workers > 1:  # as many as for one, so that what a start costs is spread alike
         return _enough(plan, replace(measure, workers=1), system, environment)
     count = plan.probe
     if plan.seconds is None:
         return count
     while True:
-        sample = _measure(system, environment, measure, min(count, _WARM), count)
+        sample = _measure(plan, system, environment, measure, min(count, _WARM), count)
         count = min(max(int(sample.rate * plan.seconds), _LEAST), _MOST)
         # A short look misjudges the fast ones.
         if sample.jobs * _TRUSTED >= count:

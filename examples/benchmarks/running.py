@@ -43,7 +43,7 @@ class FailedError(Exception):
 
 
 class Report(TypedDict, total=False):
-    """What the scripts say, see `peers/harness.py`."""
+    """What the scripts say, see `peers/harness.py` and `peers/start.py`."""
 
     warm: int
     over: bool
@@ -54,6 +54,9 @@ class Report(TypedDict, total=False):
     seconds: float
     cpu: float
     latencies_ns: list[int]
+    import_ms: float
+    names_ms: float
+    ready_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,7 @@ class Sample:
     repeats: int = 0
     latencies_ms: tuple[float, ...] = ()
     shares: tuple[int, ...] = ()
-    figures: Mapping[str, float] = field(default_factory=dict[str, float])
+    figures: dict[str, float] = field(default_factory=dict[str, float])
 
     @property
     def rate(self) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from examples.benchmarks.measures import COST, DRAINS, EMITS, IDLE, TWO, Measure
+from examples.benchmarks.measures import COST, DRAINS, EMITS, IDLE, REST, START, TWO, Measure
 from examples.benchmarks.results import Results
 from examples.benchmarks.running import Sample
 from examples.benchmarks.systems import OURS, System
@@ -32,6 +32,8 @@ def to_markdown(results: Results, systems: Iterable[System]) -> str:
         _table("Jobs per second", running, _rates(results, (*DRAINS, *EMITS))),
         _table(f"{OURS} compared: its rate ÷ theirs", running, _ratios(results)),
         _table("Idle, and the cost of a no-op job at concurrency 32", running, _costs(results)),
+        _table("A worker without work", running, _rests(results)),
+        _table("Start, with compiled code, medians", running, _starts(results)),
         _table("Two workers on one queue, no-op jobs, concurrency 32", running, _shared(results)),
         _table("Systems", [system.name for system in asked], _about(results, asked)),
     ]
@@ -75,6 +77,31 @@ def _costs(results: Results) -> dict[str, _Cell]:
             results.median(system, COST, lambda sample: sample.reads)
         ),
     }
+
+
+def _rests(results: Results) -> dict[str, _Cell]:
+    titles = {
+        "requests": "requests a second",
+        "commands": "commands a second",
+        "core": "worker, % of a core",
+        "server core": "server, % of a core",
+    }
+    return {title: _figure(results, REST, name) for name, title in titles.items()}
+
+
+def _starts(results: Results) -> dict[str, _Cell]:
+    titles = {
+        "import": "import trio_tasks (ms)",
+        "names": "with the names of a worker (ms)",
+        "ready": "trio.run to ready (ms)",
+    }
+    return {title: _figure(results, START, name) for name, title in titles.items()}
+
+
+def _figure(results: Results, measure: Measure, name: str) -> _Cell:
+    return lambda system: _number(
+        results.median(system, measure, lambda sample: sample.figures[name])
+    )
 
 
 def _shared(results: Results) -> dict[str, _Cell]:
@@ -126,13 +153,15 @@ def _troubles(results: Results) -> Iterable[str]:
 
 
 def _table(title: str, systems: Sequence[str], columns: dict[str, _Cell]) -> str:
-    """A table with a row for each system; what nobody has is left out."""
+    """A table with a row for each system; columns and rows of which there is nothing are not."""
     cells = {name: [cell(system) for system in systems] for name, cell in columns.items()}
     shown = {name: column for name, column in cells.items() if set(column) - {"–"}}
     if not shown:
         return ""
     rows = [["", *shown], ["---"] * (len(shown) + 1)]
-    rows += [[system, *row] for system, *row in zip(systems, *shown.values(), strict=True)]
+    for system, *row in zip(systems, *shown.values(), strict=True):
+        if set(row) - {"–"}:
+            rows.append([system, *row])
     return f"**{title}**\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
