@@ -8,6 +8,7 @@
 - `running.py`: one measurement: server, processes, reports
 - `sharing.py`: the same with several workers on one queue
 - `resting.py`: what a worker costs that has no work
+- `growing.py`: what a job of this engine costs when there is much else
 - `starting.py`: how long this engine takes to begin
 - `rounds.py`: the order: interleaved, so that a busy minute falls on all
 - `results.py`, `tables.py`, `plot.py`: medians, Markdown, and the plot

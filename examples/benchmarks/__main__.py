@@ -1,7 +1,8 @@
 """`python -m examples.benchmarks`: this engine and its peers, side by side, in one run.
 
 Prints the tables as Markdown; `--output` keeps them with every sample (JSON) and a plot (SVG).
-Takes about twenty minutes with all systems; `--quick` a few seconds a system, for a first look.
+Takes about half an hour with all systems; `--quick` a few seconds a system, for a first look.
+`--growth`, this engine under loads, such as a million jobs that wait, takes minutes a round.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from examples.benchmarks.environments import (
     prepare,
     prepare_python,
 )
-from examples.benchmarks.measures import DRAINS, EMITS, MEASURES, Measure
+from examples.benchmarks.measures import DRAINS, EMITS, GROWTH, MEASURES, Measure, quick
 from examples.benchmarks.results import Results
 from examples.benchmarks.rounds import Plan, run_rounds
 from examples.benchmarks.server import fresh_server
@@ -28,7 +29,7 @@ from examples.benchmarks.systems import SYSTEMS, System
 from examples.benchmarks.tables import to_markdown
 
 _USUAL = Plan()
-_QUICK = Plan(rounds=1, seconds=None, probe=100, idle=10, rest=0.5, starts=1)
+_QUICK = Plan(rounds=1, seconds=None, probe=100, idle=10, rest=0.5, starts=1, growth=200)
 
 
 def main() -> None:
@@ -41,9 +42,10 @@ def main() -> None:
     text = to_markdown(results, chosen.systems)
     print(text, end="")
     if chosen.output is not None:
-        groups = {"working off": DRAINS, "emitting": EMITS}
+        groups = {"working off": DRAINS, "emitting": EMITS, "under a load": GROWTH}
+        names = {each.name for each in chosen.measures}
         rates = {
-            title: [each for each in measures if each in chosen.measures]
+            title: [each for each in measures if each.name in names]
             for title, measures in groups.items()
         }
         _write(chosen.output, text, results.to_json(rates), chosen.cache, plot=any(rates.values()))
@@ -99,7 +101,9 @@ def _arguments() -> _Chosen:
     add("--quick", action="store_true", help="one short round: figures of no worth")
     add("--rounds", type=int, default=_USUAL.rounds, help="measurements of each kind; default 5")
     add("--seconds", type=float, default=_USUAL.seconds, help="that each takes; default 1")
-    systems, measures = [each.name for each in SYSTEMS], [each.name for each in MEASURES]
+    add("--growth", action="store_true", help="this engine under loads; not the usual measures")
+    systems = [each.name for each in SYSTEMS]
+    measures = [each.name for each in (*MEASURES, *GROWTH)]
     add("--system", action="append", choices=systems, metavar="NAME", help=", ".join(systems))
     add("--measure", action="append", choices=measures, metavar="NAME", help=", ".join(measures))
     add("--cache", type=Path, default=default_cache(), help="for the peers' environments")
@@ -107,10 +111,18 @@ def _arguments() -> _Chosen:
     given = parser.parse_args()
     if given.rounds < 1 or given.seconds <= 0:
         parser.error("--rounds is at least 1, --seconds more than 0")
+    usual = GROWTH if given.growth else MEASURES
+    wanted = given.measure or [each.name for each in usual]
+    chosen = [each for each in (*MEASURES, *GROWTH) if each.name in wanted]
     return _Chosen(
         plan=_QUICK if given.quick else Plan(given.rounds, given.seconds),
-        systems=[each for each in SYSTEMS if each.name in (given.system or systems)],
-        measures=[each for each in MEASURES if each.name in (given.measure or measures)],
+        systems=[
+            each
+            for each in SYSTEMS
+            if each.name in (given.system or systems)
+            and (given.system or any(measure.suits(each) for measure in chosen))
+        ],
+        measures=[quick(each) for each in chosen] if given.quick else chosen,
         cache=given.cache,
         output=given.output,
     )

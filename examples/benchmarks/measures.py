@@ -2,12 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from examples.benchmarks.systems import OURS, How, System
 
-__all__ = ["COST", "DRAINS", "EMITS", "IDLE", "MEASURES", "REST", "START", "TWO", "Measure"]
+__all__ = [
+    "COST",
+    "DRAINS",
+    "EMITS",
+    "GROWTH",
+    "IDLE",
+    "MEASURES",
+    "REST",
+    "SMALL",
+    "START",
+    "TWO",
+    "Load",
+    "Measure",
+    "quick",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What there is beside the jobs that are measured.
+
+    Attributes:
+        kind: "none"; "queued": jobs behind them in the same queue; "delayed": jobs in it that are
+            not due; "held": jobs of it in flight elsewhere; "queues": other queues that the worker
+            serves; "schedules": of the queue.
+        size: how many.
+    """
+
+    kind: Literal["none", "queued", "delayed", "held", "queues", "schedules"] = "none"
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,29 +48,32 @@ class Measure:
         kind: "drain": jobs that wait are worked off by one process; "emit": one process emits
             while nobody works; "idle": from before an emit to the start of the handler, in
             another process that has nothing else to do; "rest": what that process costs
-            meanwhile; "start": how long it takes to begin.
+            meanwhile; "start": how long it takes to begin; "growth": a drain, and the idle
+            latency, under a load.
         concurrency: handlers at once.
         nap: seconds that a handler sleeps.
         how: the jobs are emitted.
         tasks: that emit at once, if that is how.
         workers: processes that work off the same queue, if it is a drain.
+        load: if it is growth.
         ours_alone: the peers are not asked.
         once: in the first round only, as it takes long and other work hardly changes it.
     """
 
     name: str
-    kind: Literal["drain", "emit", "idle", "rest", "start"]
+    kind: Literal["drain", "emit", "idle", "rest", "start", "growth"]
     concurrency: int = 1
     nap: float = 0.0
     how: How = "bulk"
     tasks: int = 1
     workers: int = 1
+    load: Load = Load()
     ours_alone: bool = False
     once: bool = False
 
     def suits(self, system: System) -> bool:
         """Whether the system has what this measures."""
-        if self.kind == "start":
+        if self.kind in {"start", "growth"}:
             return system.name == OURS
         if self.ours_alone:
             return system.ours
@@ -69,3 +101,22 @@ IDLE = Measure("idle latency", "idle", concurrency=4)
 REST = Measure("idle worker", "rest", concurrency=4, once=True)
 START = Measure("start", "start")
 MEASURES = (*DRAINS, *EMITS, IDLE, REST, START)
+
+SMALL = Measure("small case", "growth", concurrency=32)
+GROWTH = (
+    SMALL,
+    Measure("jobs queued", "growth", concurrency=32, load=Load("queued", 1_000_000)),
+    Measure("jobs delayed", "growth", concurrency=32, load=Load("delayed", 100_000)),
+    Measure("jobs in flight", "growth", concurrency=32, load=Load("held", 50_000)),
+    Measure("queues", "growth", concurrency=32, load=Load("queues", 99)),
+    Measure("schedules", "growth", concurrency=32, load=Load("schedules", 1000)),
+)
+"""Not among the usual measures, as they take minutes a round."""
+
+_QUICK = 500  # a million becomes two thousand
+
+
+def quick(measure: Measure) -> Measure:
+    """The same with a small load."""
+    size = min(measure.load.size, max(2, measure.load.size // _QUICK))
+    return replace(measure, load=replace(measure.load, size=size))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from examples.benchmarks.environments import Environment
+from examples.benchmarks.growing import measure_growth
 from examples.benchmarks.measures import Measure
 from examples.benchmarks.resting import measure_rest
 from examples.benchmarks.results import Results
@@ -38,6 +39,7 @@ class Plan:
         idle: jobs of a measurement of the idle latency.
         rest: seconds for which a worker is watched that has no work.
         starts: of a program, in each round.
+        growth: jobs of a drain under a load.
     """
 
     rounds: int = 5
@@ -46,6 +48,7 @@ class Plan:
     idle: int = 300
     rest: float = 10.0
     starts: int = 5
+    growth: int = 50_000
 
 
 def run_rounds(
@@ -93,6 +96,8 @@ def _measure(
             return measure_rest(system, environment, measure, plan.rest)
         case "start":
             return measure_start(system, environment, plan.starts)
+        case "growth":
+            return measure_growth(system, environment, measure, count, plan.idle)
         case "drain" if measure.workers > 1:
             return measure_shared(system, environment, measure, warm, count)
         case "drain" | "emit" | "idle":
@@ -108,6 +113,8 @@ def _enough(plan: Plan, measure: Measure, system: System, environment: Environme
             return 1
         case "start":
             return 0
+        case "growth":
+            return plan.growth
         case _:
             pass
     if measure.workers > 1:  # as many as for one, so that what a start costs is spread alike

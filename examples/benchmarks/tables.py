@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from statistics import median
 
-from examples.benchmarks.measures import COST, DRAINS, EMITS, IDLE, REST, START, TWO, Measure
+from examples.benchmarks.measures import (
+    COST,
+    DRAINS,
+    EMITS,
+    GROWTH,
+    IDLE,
+    REST,
+    SMALL,
+    START,
+    TWO,
+    Measure,
+)
 from examples.benchmarks.results import Results
 from examples.benchmarks.running import Sample
 from examples.benchmarks.systems import OURS, System
@@ -35,6 +47,11 @@ def to_markdown(results: Results, systems: Iterable[System]) -> str:
         _table("A worker without work", running, _rests(results)),
         _table("Start, with compiled code, medians", running, _starts(results)),
         _table("Two workers on one queue, no-op jobs, concurrency 32", running, _shared(results)),
+        _table(
+            f"{OURS} under a load, × of the small case",
+            [each.name for each in GROWTH],
+            _growth(results),
+        ),
         _table("Systems", [system.name for system in asked], _about(results, asked)),
     ]
     if results.troubles:
@@ -126,6 +143,41 @@ def _shared(results: Results) -> dict[str, _Cell]:
             ),
             "%",
         ),
+    }
+
+
+def _growth(results: Results) -> dict[str, _Cell]:
+    """A row for each load, not for each system."""
+    measures = {each.name: each for each in GROWTH}
+
+    def beside(of: Callable[[Measure], float | None]) -> _Cell:
+        def cell(name: str) -> str:
+            found, small = of(measures[name]), of(SMALL)
+            if found is None:
+                return "–"
+            ratio = f" ({_number(found / small, '×')})" if small and name != SMALL.name else ""
+            return _number(found) + ratio
+
+        return cell
+
+    def memory(name: str) -> str:
+        samples = results.samples.get((OURS, name), [])
+        found = [each.figures["memory"] for each in samples if "memory" in each.figures]
+        return _number(median(found) / 1000 if found else None)
+
+    return {
+        "how many": lambda name: _count(
+            results.median(OURS, measures[name], lambda sample: sample.figures["size"])
+        ),
+        "worker CPU (µs)": beside(
+            lambda measure: results.median(OURS, measure, lambda sample: sample.client_us)
+        ),
+        "server CPU (µs)": beside(
+            lambda measure: results.median(OURS, measure, lambda sample: sample.server_us)
+        ),
+        "idle latency p50 (ms)": beside(lambda measure: results.latency(OURS, measure, 50)),
+        "p99 (ms)": beside(lambda measure: results.latency(OURS, measure, 99)),
+        "memory a job (kB)": memory,
     }
 
 
