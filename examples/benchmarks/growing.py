@@ -35,6 +35,7 @@ __all__ = ["measure_growth"]
 _SCRIPT = Path(__file__).parent / "peers" / "growth.py"
 _LIMIT = 600.0  # seconds for each process: a million jobs take their time
 _IDLE_WARM = 5  # jobs before the latencies count
+_HELD = 2000  # jobs at most that one process holds
 _SETTLE = 1.0  # seconds after a load was made
 
 
@@ -98,11 +99,15 @@ def _make(
         case "queued":
             jobs += sum(counted.values())
             runner.emit(how="preload", jobs=jobs)
-        case "held":
-            last(stack.enter_context(runner.running(role="hold", size=load.size)))
-        case "delayed" | "schedules":
+        case "held" | "delayed" | "schedules":
             with runner.running(role="load", load=load.kind, size=load.size) as reports:
                 last(reports)
+    if load.kind == "held":
+        holders = -(-load.size // _HELD)
+        sizes = [len(range(at, load.size, holders)) for at in range(holders)]
+        holding = [stack.enter_context(runner.running(role="hold", size=size)) for size in sizes]
+        for reports in holding:
+            last(reports)
     time.sleep(_SETTLE)
     return None if load.kind == "schedules" else (server.memory() - empty) / jobs
 

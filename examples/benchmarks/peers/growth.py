@@ -5,10 +5,11 @@ All of it with the defaults, on Trio. Every job carries 200 bytes of data. By ro
 - "emit" and "work" do what every peer does, on the queue that is named. With the load "queues" the
   worker serves `size` more queues, in which there is nothing; with "schedules" it also serves, and
   ticks, the schedules.
-- "load" makes the load and ends. "delayed": `size` jobs, due in an hour. "schedules": `size` of
-  them, each once a day, at minutes of their own, so that hardly one is due while we measure.
-- "hold" emits `size` jobs, takes them all, and never ends one: as many handlers that wait, in this
-  one process, which renews what it holds and has no room for more.
+- "load" makes the load and ends. "held": `size` jobs, that holders will take; "delayed": jobs that
+  are due in an hour; "schedules": each once a day, at minutes of their own, so that hardly one is
+  due while we measure.
+- "hold" takes `size` jobs, and never ends one: as many handlers that wait, in a worker that renews
+  what it holds and has no room for more.
 """
 
 from collections.abc import Sequence
@@ -72,11 +73,12 @@ async def emit() -> None:
 async def load() -> None:
     async with TaskManager(asked.url) as tasks:
         match asked.load:
-            case "delayed":
+            case "held" | "delayed":
+                delay = HOUR if asked.load == "delayed" else None
                 for start in range(0, asked.size, harness.CHUNK):
                     part = range(start, min(start + harness.CHUNK, asked.size))
                     await tasks.emit_many(
-                        [Emit("job", data(number, 0), delay=HOUR) for number in part]
+                        [Emit("job", data(number, 0), delay=delay) for number in part]
                     )
             case "schedules":
                 for number in range(asked.size):
@@ -100,12 +102,7 @@ async def hold() -> None:
 
     tasks = TaskManager(asked.url, concurrency=asked.size)
     tasks.include(handlers)
-    async with tasks:
-        for start in range(0, asked.size, harness.CHUNK):
-            part = range(start, min(start + harness.CHUNK, asked.size))
-            await tasks.emit_many([Emit("job", data(number, 0)) for number in part])
-        await tasks.start()
-        await trio.sleep_forever()
+    await tasks.run()
 
 
 trio.run({"work": work, "emit": emit, "load": load, "hold": hold}[asked.role])
