@@ -11,7 +11,8 @@ import pytest
 
 from examples.benchmarks import running
 from examples.benchmarks.environments import Environment, UnavailableError, cause, prepare
-from examples.benchmarks.measures import COST, EMITS, REST, TWO
+from examples.benchmarks.growing import measure_growth
+from examples.benchmarks.measures import COST, EMITS, GROWTH, MEASURES, REST, TWO, Measure, quick
 from examples.benchmarks.resting import measure_rest
 from examples.benchmarks.results import Results
 from examples.benchmarks.rounds import Plan, run_rounds
@@ -146,6 +147,31 @@ def test_a_start_is_measured_with_compiled_code(monkeypatch: pytest.MonkeyPatch)
     assert 0 < found["import"] < found["names"]
     assert found["ready"] > 0
     assert 1e3 * sample.seconds >= found["names"] + found["ready"]
+
+
+@pytest.mark.parametrize("measure", GROWTH, ids=lambda measure: measure.name)
+def test_under_each_load_the_jobs_of_the_clock_run_once(measure: Measure) -> None:
+    ours = SYSTEMS[0]
+    small = quick(measure)
+    sample = measure_growth(ours, prepare(ours, Path()), small, JOBS, idle=3)
+    expected = range(WARM - 2 + JOBS, WARM - 2 + JOBS + small.load.size + 1)
+    if measure.load.kind == "queued":  # some of those behind may run while the clock is read
+        assert sample.executed in expected
+    else:
+        assert sample.executed == expected[0]
+    assert sample.repeats == 0
+    assert len(sample.latencies_ms) == 3
+    assert sample.figures["size"] == small.load.size
+    in_jobs = measure.load.kind in {"queued", "delayed", "held"}
+    assert ("memory" in sample.figures) is in_jobs
+    results = Results("Valkey", 1, {ours.name: "1.0"})
+    results.add(ours.name, measure, sample)
+    row = rf"^\| {measure.name} \| {small.load.size:,} \| [\d.]+ \| [\d.]+ \|"
+    assert re.search(row, to_markdown(results, [ours]), re.MULTILINE)
+
+
+def test_the_loads_are_not_among_the_usual_measures() -> None:
+    assert not set(GROWTH) & set(MEASURES)
 
 
 def test_a_process_that_dies_says_why() -> None:
