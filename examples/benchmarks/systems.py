@@ -83,6 +83,33 @@ SYSTEMS = (
         emits=frozenset[How]({"one"}),
     ),
     System(
+        "docket",
+        "docket_peer.py",
+        "tuned: checks every 5 ms; results kept",
+        ("pydocket~=0.27.0", "hiredis"),
+    ),
+    System(
+        "arq",
+        "arq_peer.py",
+        "tuned: checks every 5 ms; results kept",
+        ("arq~=0.28.0", "hiredis"),
+        emits=_EACH_AWAITED,
+    ),
+    System(
+        "huey",
+        "huey_peer.py",
+        "threads; defaults",
+        ("huey~=3.5", "redis", "hiredis"),
+        emits=frozenset[How]({"one"}),
+    ),
+    System(
+        "Celery",
+        "celery_peer.py",
+        "threads; late acknowledgement, no result back-end",
+        ("celery[redis]~=5.7", "hiredis"),
+        emits=frozenset[How]({"one"}),
+    ),
+    System(
         "ardiq",
         "ardiq_peer.py",
         "Rust core; defaults: results kept",
