@@ -44,7 +44,7 @@ faults: $(VENV)/.installed ## kill workers and servers for minutes, then count; 
 	$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) \
 		$(if $(JOBS),--jobs $(JOBS)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(AWAY),--away $(AWAY))
 
-bench: $(VENV)/.installed ## this engine beside its peers (half an hour); ARGS=--quick: a first look
+bench: $(VENV)/.installed ## this engine beside its peers (an hour); ARGS=--quick: a first look
 	$(BIN)/python -m examples.benchmarks --output build/benchmarks $(ARGS)
 
 check: $(VENV)/.installed ## format, lint, types, import directions

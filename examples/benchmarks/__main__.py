@@ -1,7 +1,7 @@
 """`python -m examples.benchmarks`: this engine and its peers, side by side, in one run.
 
 Prints the tables as Markdown; `--output` keeps them with every sample (JSON) and a plot (SVG).
-Takes about half an hour with all systems; `--quick` a few seconds a system, for a first look.
+Takes about an hour with all systems; `--quick` a few seconds a system, for a first look.
 `--growth`, this engine under loads, such as a million jobs that wait, takes minutes a round.
 """
 
