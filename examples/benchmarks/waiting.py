@@ -40,6 +40,7 @@ from trio_tasks.broker import (
     Registration,
     StartToken,
     StepReply,
+    Taken,
 )
 from trio_tasks.processor.decisions import Release
 from trio_tasks.redis_streams.address import parse_address
@@ -143,10 +144,18 @@ class WatchedMembership:
         for outcome in outcomes:
             if isinstance(outcome.verdict, Release):
                 self._diary.left[outcome.token] = sent, answered
-        if reply.taken is not None:
-            for delivery in reply.taken.deliveries:
-                self._diary.came[delivery.token] = 1_000_000 * reply.taken.now_ms, answered
+        self._came(reply.taken, answered)
         return reply
+
+    async def wait_and_take(self, timeout: float, want: int) -> Taken | None:
+        taken = await self._inner.wait_and_take(timeout, want)
+        self._came(taken, time.time_ns())
+        return taken
+
+    def _came(self, taken: Taken | None, arrived: int) -> None:
+        if taken is not None:
+            for delivery in taken.deliveries:
+                self._diary.came[delivery.token] = 1_000_000 * taken.now_ms, arrived
 
     async def debounce(self, asks: Sequence[DebounceAsk]) -> list[str | None]:
         return await self._inner.debounce(asks)

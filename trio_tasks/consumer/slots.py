@@ -61,12 +61,11 @@ What no slot can begin then is given back without delay."""
 class Slot:
     """One slot: the job that it runs and the scope that it runs in."""
 
-    __slots__ = ("bell", "held", "scope", "thread_scope")
+    __slots__ = ("held", "scope", "thread_scope")
 
     def __init__(self) -> None:
         self.held: Held | None = None
         self.scope = anyio.CancelScope()
-        self.bell: anyio.Event | None = None
         self.thread_scope: anyio.CancelScope | None = None
 
     def cancel(self, held: Held) -> None:
@@ -107,7 +106,8 @@ class Slots:
         self._prefetch = Prefetch(concurrency)
         self._suspensions = 0
         self._filled = Pulse()
-        self._parked: list[Slot] = []
+        self._parked: dict[Slot, anyio.Event] = {}  # the last one to park is woken first
+        self._rung = 0  # slots that were woken and do not run yet
         self._feeds: list[Feed] = []
         self._line: deque[Feed] = deque()
         self._idle: anyio.Event | None = None
@@ -187,21 +187,21 @@ class Slots:
     def fill(self, jobs: Sequence[Held]) -> None:
         """Hand jobs to reserved slots."""
         self.ready.extend(jobs)
-        if self.ready and self._parked:
-            self._ring(self._parked.pop())
+        if self.ready and self._parked and not self._rung:
+            self._ring()
         if self._surplus() > 0:
             self._filled.fire()
 
     def suspended(self) -> None:
         """A handler suspended for the first time: let others begin meanwhile."""
         self._suspensions += 1
-        for _ in range(min(len(self.ready), len(self._parked))):
-            self._ring(self._parked.pop())
+        for _ in range(min(len(self.ready) - self._rung, len(self._parked))):
+            self._ring()
 
-    @staticmethod
-    def _ring(slot: Slot) -> None:
-        if slot.bell is not None:
-            slot.bell.set()
+    def _ring(self) -> None:
+        _, bell = self._parked.popitem()
+        bell.set()
+        self._rung += 1
 
     def withdraw(self) -> list[Held]:
         """Take back all jobs that have not begun; their slots are free again."""
@@ -231,7 +231,7 @@ class Slots:
 
     def _surplus(self) -> int:
         """How many jobs lie ready for which there is no slot."""
-        return len(self.ready) - len(self._parked)
+        return len(self.ready) - len(self._parked) - self._rung
 
     async def wait_idle(self) -> None:
         """Wait until no job runs or lies ready."""
@@ -313,14 +313,14 @@ class Slots:
             self.free += 1
 
     async def _park(self, slot: Slot) -> None:
-        slot.bell = anyio.Event()
-        self._parked.append(slot)
+        bell = self._parked[slot] = anyio.Event()
         try:
-            await slot.bell.wait()
+            await bell.wait()
         finally:
-            slot.bell = None
-            if slot in self._parked:
-                self._parked.remove(slot)
+            if bell.is_set():
+                self._rung -= 1
+            else:
+                del self._parked[slot]
 
 
 def _split(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
