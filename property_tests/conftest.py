@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import settings
 
-from property_tests.profile import load_profile
+from property_tests.profile import freeze_heap, load_profile
 
 load_profile()
 
@@ -15,3 +15,7 @@ def pytest_report_header(config: pytest.Config) -> str:
     seed: object = config.getoption("--hypothesis-seed", default=None)
     seed = "random (give --hypothesis-seed)" if seed is None else seed
     return f"property tests: {settings().max_examples} examples each, seed {seed}"
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    freeze_heap()

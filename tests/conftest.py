@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 import pytest
 
-from property_tests.profile import load_profile
+from property_tests.profile import freeze_heap, load_profile
 from tests.servers import ServerProcess, start_server
 
 load_profile()  # some tests here use Hypothesis too
@@ -19,6 +19,10 @@ def pytest_configure(config: pytest.Config) -> None:
         "real_time: threads take part, which no virtual clock sees",
     ):
         config.addinivalue_line("markers", line)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    freeze_heap()
 
 
 @pytest.fixture(scope="session")
