@@ -8,6 +8,8 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	&& echo $$python && break; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Tests start Python by the hundred; without bytecode files each would compile the package anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 # make test SERVER=redis: start redis-server from PATH in place of the embedded Valkey.
 SERVER ?=
