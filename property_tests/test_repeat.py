@@ -108,34 +108,42 @@ def matchers(draw: st.DrawFn) -> Matcher:
     return Matcher(f"{minute} {hour} {day} {month} {weekday}", matches, len(hours) < 24)
 
 
+Shown = list[tuple[datetime, datetime]]
+"""Instants, each with what a naive wall clock shows at it."""
+
+
 @cache
-def clock_around(zone: str, day: date) -> list[tuple[datetime, datetime]]:
-    """What a zone's clock shows around a date, minute after minute: (instant, naive wall clock)."""
+def clock_around(zone: str, day: date) -> Shown:
+    """What a zone's clock shows around a date, minute after minute."""
     tz = ZoneInfo(zone)
     begin = datetime(day.year, day.month, day.day, tzinfo=UTC) - 3 * DAY
     instants = [begin + minute * MINUTE for minute in range(8 * 1440)]
     return [(at, at.astimezone(tz).replace(tzinfo=None)) for at in instants]
 
 
-def expected(
-    matcher: Matcher, shown: list[tuple[datetime, datetime]], begin: datetime, end: datetime
-) -> list[datetime]:
-    """All occurrences of a pattern after `begin` and before `end`."""
-    if not matcher.names_hours:
-        return [at for at, wall in shown if matcher.matches(wall) and begin < at < end]
+@cache
+def times_around(zone: str, day: date) -> Shown:
+    """When each minute of each of these dates comes; a skipped one: when the clock goes on."""
     first_shown: dict[datetime, datetime] = {}
-    for at, wall in shown:
+    for at, wall in clock_around(zone, day):
         first_shown.setdefault(wall, at)
     dates = {wall.date() for wall in first_shown}
     walls = sorted(first_shown)
-    found: set[datetime] = set()
+    times: Shown = []
     wall = walls[0]
     while wall < walls[-1]:
-        if wall.date() in dates and matcher.matches(wall):
-            # Skipped ones fire with the first wall clock that is shown after them.
-            found.add(first_shown[walls[bisect_left(walls, wall)]])
+        if wall.date() in dates:
+            times.append((first_shown[walls[bisect_left(walls, wall)]], wall))
         wall += MINUTE
-    return sorted(at for at in found if begin < at < end)
+    return times
+
+
+def expected(
+    matcher: Matcher, zone: str, day: date, begin: datetime, end: datetime
+) -> list[datetime]:
+    """All occurrences of a pattern after `begin` and before `end`."""
+    shown = times_around(zone, day) if matcher.names_hours else clock_around(zone, day)
+    return sorted({at for at, wall in shown if begin < at < end and matcher.matches(wall)})
 
 
 @given(matcher=matchers(), place=st.sampled_from(SHIFTS), offset=st.integers(0, 2 * 1440))
@@ -153,7 +161,7 @@ def test_occurrences_are_those_of_a_walk_through_every_minute(
         assert previous < after
         occurrences.append(after)
     assert occurrences.pop() >= end
-    assert occurrences == expected(matcher, clock_around(zone, day), begin, end)
+    assert occurrences == expected(matcher, zone, day, begin, end)
 
 
 @given(
