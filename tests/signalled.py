@@ -1,4 +1,4 @@
-"""Programs that get signals: `python -m tests.signalled NAME LOOP`, started by test_interrupts.py.
+"""Programs that get signals, each in a process of its own that test_interrupts.py starts.
 
 Each prints "ready" when the signal may come, and what happened.
 """
@@ -10,6 +10,7 @@ import contextlib
 import logging
 import multiprocessing
 import multiprocessing.synchronize
+import os
 import signal
 import sys
 import time
@@ -22,10 +23,9 @@ import anyio.lowlevel
 import trio
 
 from tests.faulty_broker import FaultyBroker
+from tests.forks import Output
 from tests.workshop import eventually, manager_on
 from trio_tasks import Context, Emit, Job, StopReport, TaskManager
-
-LOOP = sys.argv[2] if len(sys.argv) > 2 else "trio"
 
 
 def say(*words: object) -> None:
@@ -319,7 +319,12 @@ PROGRAMS: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
 }
 
 
-if __name__ == "__main__":
+def run(name: str, loop: str, output: Output) -> None:
+    """The process; what it prints goes to `output`, its errors too."""
+    descriptor = output.detach()
+    for standard in (1, 2):
+        os.dup2(descriptor, standard)
+    os.close(descriptor)
     # A shell starts what runs in its background with SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    anyio.run(PROGRAMS[sys.argv[1]], backend=LOOP)
+    anyio.run(PROGRAMS[name], backend=loop)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from multiprocessing.reduction import DupFd
 
 import pytest
+
+from tests import signalled
+from tests.forks import FORKS
 
 
 @pytest.fixture(params=["trio", "asyncio"])
@@ -23,43 +26,52 @@ BOTH = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 class Program:
     """A running program of `tests.signalled`."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
+    def __init__(self, name: str, loop: str) -> None:
+        ours, its = os.pipe()
+        with os.fdopen(its, "wb") as output:
+            self._process = FORKS.Process(
+                target=signalled.run, args=(name, loop, DupFd(output.fileno()))
+            )
+            self._process.start()
+        self._output = os.fdopen(ours, encoding="utf-8")
 
     def signal(self, number: int) -> None:
-        self._process.send_signal(number)
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
 
     def says(self, word: str) -> None:
         """Wait until it says so, next."""
-        assert self._process.stdout is not None
-        said = self._process.stdout.readline()
-        assert said == f"{word}\n", said + self._process.stdout.read()
+        said = self._output.readline()
+        assert said == f"{word}\n", said + self._output.read()
 
     def lines(self) -> list[str]:
         """What it says until its end."""
-        said, _ = self._process.communicate(timeout=10)
-        return said.splitlines()
+        assert self.code is not None, "it does not end"
+        return self._output.read().splitlines()
 
     @property
-    def code(self) -> int:
-        return self._process.wait(10)
+    def code(self) -> int | None:
+        """What it has ended with."""
+        self._process.join(10)
+        return self._process.exitcode
+
+    def end(self) -> None:
+        """SIGKILL, if it has not ended."""
+        self._process.kill()
+        self._process.join()
+        self._process.close()
+        self._output.close()
 
 
 @contextmanager
 def _running(name: str, loop: str) -> Generator[Program]:
     """Start a program, and wait until it is ready."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.signalled", name, loop],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        try:
-            program = Program(process)
-            program.says("ready")
-            yield program
-        finally:
-            process.kill()
+    program = Program(name, loop)
+    try:
+        program.says("ready")
+        yield program
+    finally:
+        program.end()
 
 
 @BOTH

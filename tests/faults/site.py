@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import uuid
@@ -20,6 +19,7 @@ import redis
 
 from tests.contract.backdoors import FAMILY
 from tests.faults.worker import Effects, Settings, manager, run
+from tests.forks import FORKS
 from trio_tasks import BrokerUnavailableError, Emit, TaskManager
 
 __all__ = ["QUEUES", "Run", "Site", "Worker", "memory_of"]
@@ -41,11 +41,6 @@ class Run(NamedTuple):
     at: float
 
 
-# Workers are forked by a server that has imported all that they need: a start costs no second.
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["tests.faults.worker"])
-
-
 class Worker:
     """A worker process."""
 
@@ -53,7 +48,7 @@ class Worker:
         self.name = settings.name
         ours, its = os.pipe()
         with os.fdopen(its, "wb") as output:
-            self._process = _FORKS.Process(target=run, args=(settings, DupFd(output.fileno())))
+            self._process = FORKS.Process(target=run, args=(settings, DupFd(output.fileno())))
             self._process.start()
         self._output = os.fdopen(ours, encoding="utf-8")
 

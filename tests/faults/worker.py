@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
-from typing import Protocol
 
 import anyio
 import msgspec
 
+from tests.forks import Output
 from trio_tasks import Context, Handlers, Job, Repeat, TaskManager
 from trio_tasks.broker import Record
 from trio_tasks.redis_streams import codec
@@ -47,14 +47,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ticks: bool = False
     tomorrow: bool = False
     unknown_event_grace: float = 60.0
-
-
-class Output(Protocol):
-    """An open file on its way to another process."""
-
-    def detach(self) -> int:
-        """Its descriptor there."""
-        ...
 
 
 class Effects:
