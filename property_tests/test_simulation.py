@@ -42,6 +42,9 @@ from trio_tasks.testing.program import (
 from trio_tasks.testing.simulation import run_program
 
 _examples = settings().max_examples
+_thorough = _examples > 100
+"""`make verify` runs all of this at length; `make test` a part of it."""
+
 _some = settings(max_examples=max(1, _examples // 2))
 
 
@@ -155,14 +158,14 @@ def first_seed(request: pytest.FixtureRequest) -> int:
 
 
 def test_hundreds_of_hours_of_faults_lose_nothing(first_seed: int) -> None:
-    hours = 8.0 * _examples
+    hours = 8.0 * _examples if _thorough else 400.0
     report = life(first_seed, hours=hours, per_hour=0.5, rate=0.03)
     assert report.hours >= hours
     assert report.emitted > 3 * hours  # three occurrences an hour, and some jobs
     assert min(report.happened[kind] for kind in RATES) > 0
 
 
-@pytest.mark.parametrize("seed", range(max(2, _examples // 20)))
+@pytest.mark.parametrize("seed", range(max(2, _examples // 20) if _thorough else 3))
 def test_many_faults_in_a_short_time_lose_nothing(seed: int, first_seed: int) -> None:
     report = life(first_seed + seed, hours=2, per_hour=60, rate=10)
     assert report.emitted > 0
@@ -175,7 +178,7 @@ def test_what_faults_interrupt_is_done_in_the_end_and_once(seed: int, first_seed
 
 
 # Some at each run, all in a thorough one.
-_bugs = BUGS if _examples > 100 else BUGS[::10]
+_bugs = BUGS if _thorough else BUGS[::10]
 
 
 @pytest.mark.parametrize("plant", _bugs, ids=lambda plant: plant.__name__)
@@ -195,13 +198,13 @@ _SCRIPT = """
 import logging, sys
 logging.disable(logging.CRITICAL)
 from property_tests.site import life
-print(life(11, hours=4, per_hour=30, rate=4).fingerprint)
+print(life(11, hours=2, per_hour=30, rate=4).fingerprint)
 """
 
 
 def test_a_seed_repeats_the_same_run_in_any_process() -> None:
-    here = life(11, hours=4, per_hour=30, rate=4).fingerprint
-    again = life(11, hours=4, per_hour=30, rate=4).fingerprint
+    here = life(11, hours=2, per_hour=30, rate=4).fingerprint
+    again = life(11, hours=2, per_hour=30, rate=4).fingerprint
     other = subprocess.run(
         [sys.executable, "-c", _SCRIPT],
         cwd=Path(__file__).parent.parent,
