@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
@@ -384,8 +385,16 @@ def timed(
 
 
 def free_port() -> int:
-    """A TCP port of this machine on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    """A TCP port of this machine on which nobody listens, and which is nobody else's from now on.
+
+    While a socket is bound to it, the system gives it to nobody who asks for any port, as parallel
+    tests and all outgoing connections do. Whoever names it can listen on it all the same: Linux
+    lets sockets share an address if all want to and none of the others listens.
+    """
+    with socket.socket() as claim:
+        claim.bind(("127.0.0.1", 0))
+        port: int = claim.getsockname()[1]
+        if sys.platform == "linux":
+            claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            claim.detach()  # bound until this process ends
         return port
