@@ -31,13 +31,15 @@ demo: $(VENV)/.installed ## the first example, on the embedded server
 	$(BIN)/python examples/quickstart.py
 
 test: $(VENV)/.installed ## all tests, property tests included; SERVER=redis: not on the embedded Valkey
-	$(if $(SERVER),TRIO_TASKS_TEST_SERVER=$(SERVER)) $(BIN)/python -m pytest -n auto $(ARGS)
+	$(if $(SERVER),TRIO_TASKS_TEST_SERVER=$(SERVER)) \
+		$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 verify: $(VENV)/.installed ## the property tests alone; EXAMPLES=count SEED=number
 	@seed='$(SEED)'; \
 	seed=$${seed:-$$($(BIN)/python -c 'import random; print(random.randrange(10**9))')}; \
 	echo "seed $$seed, $(EXAMPLES) examples each; again: make verify SEED=$$seed EXAMPLES=$(EXAMPLES)"; \
-	EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -n auto property_tests --hypothesis-seed=$$seed $(ARGS)
+	EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -n auto --dist worksteal property_tests \
+		--hypothesis-seed=$$seed $(ARGS)
 
 model: $(VENV)/.installed ## explore all worlds of the protocol model, the large ones too (minutes)
 	$(BIN)/python -m tests.model
