@@ -55,8 +55,13 @@ exec "$@" 3<&-
 """
 
 
+allowed = True
+"""Whether the present test has the mark `server`."""
+
+
 def server_binary() -> Path:
     """The server that the tests run on."""
+    assert allowed, "this test runs on a server and has not the mark for that: see conftest.py"
     match chosen := os.environ.get("TRIO_TASKS_TEST_SERVER", "valkey"):
         case "valkey":
             return find_server_binary()
