@@ -7,13 +7,14 @@ those marked `real_time` never on a virtual clock.
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
+from inspect import iscoroutinefunction
 from typing import Any
 
-import anyio
 import pytest
 from trio.testing import MockClock
 
+from tests.servers import timed
 from trio_tasks import TaskManager
 
 Managers = Callable[..., TaskManager[Any]]
@@ -29,6 +30,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if metafunc.definition.get_closest_marker("real_time"):
             kinds.remove("memory")
         metafunc.parametrize("kind", kinds)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """No test hangs: for twenty seconds at most, or for a virtual hour."""
+    if isinstance(item, pytest.Function) and iscoroutinefunction(item.obj):
+        item.obj = timed(_limit(item))(item.obj)
+
+
+def _limit(item: pytest.Function) -> float:
+    if item.get_closest_marker("virtual_time"):
+        return 400 * 86_400
+    kind = item.callspec.params.get("kind") if hasattr(item, "callspec") else None
+    return 3600 if kind == "memory" else 20
 
 
 @pytest.fixture
@@ -64,16 +78,6 @@ def managers(database: str) -> Managers:
 def manager(managers: Managers) -> TaskManager[Any]:
     """A manager with four slots and quick retries."""
     return managers(concurrency=4)
-
-
-@pytest.fixture(autouse=True)
-async def _in_time(kind: str) -> AsyncGenerator[None]:
-    """No test hangs for longer than twenty seconds (of real time)."""
-    if kind == "memory":
-        yield
-        return
-    with anyio.fail_after(20):
-        yield
 
 
 @pytest.fixture

@@ -91,6 +91,7 @@ async def _serve(manager: TaskManager[Any]) -> None:
         await anyio.sleep_forever()
 
 
+@pytest.mark.virtual_time
 async def test_a_missed_occurrence_is_passed_over_and_the_next_one_comes(
     broker: FaultyBroker, calls: list[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -215,6 +216,7 @@ async def test_a_schedule_is_declared_again_when_the_queue_was_joined_anew(
         await eventually(lambda: len(calls) == 5, within=60, every=0.1)
 
 
+@pytest.mark.virtual_time
 async def test_a_day_of_a_minutely_schedule_is_complete(
     broker: FaultyBroker, calls: list[Any]
 ) -> None:
@@ -289,6 +291,7 @@ async def test_a_worker_starts_and_works_though_the_server_has_no_memory_for_its
         await eventually(lambda: len(calls) == 2, within=30, every=0.1)
 
 
+@pytest.mark.virtual_time
 async def test_who_starts_last_decides_and_an_older_worker_that_joins_anew_does_not(
     broker: FaultyBroker,
 ) -> None:
