@@ -22,6 +22,8 @@ from typing import IO, ParamSpec, Self
 
 import anyio
 import hiredis
+import sniffio
+import trio
 
 from trio_tasks.embedded import find_server_binary
 from trio_tasks.redis_streams.replies import pack
@@ -376,17 +378,49 @@ def _wait(holds: Callable[[], bool]) -> None:
 def timed(
     seconds: float,
 ) -> Callable[[Callable[_P, Awaitable[None]]], Callable[_P, Awaitable[None]]]:
-    """Give an asynchronous test a time-out: whatever hangs fails."""
+    """Give an asynchronous test a time-out: what hangs fails, on Trio even if it is shielded."""
 
     def decorate(test: Callable[_P, Awaitable[None]]) -> Callable[_P, Awaitable[None]]:
         @functools.wraps(test)
         async def limited(*args: _P.args, **kwargs: _P.kwargs) -> None:
-            with anyio.fail_after(seconds):
+            with _shields_for(seconds + 5), anyio.fail_after(seconds):
                 await test(*args, **kwargs)
 
         return limited
 
     return decorate
+
+
+@contextmanager
+def _shields_for(seconds: float) -> Generator[None]:
+    """Take all shields from cancellation away if the block takes longer than that, on Trio."""
+    if sniffio.current_async_library() != "trio":
+        yield
+        return
+
+    async def watch() -> None:
+        with over:
+            await trio.sleep(seconds)
+            root = trio.lowlevel.current_root_task()
+            assert root is not None
+            _take_shields(root)
+
+    over = trio.CancelScope()
+    trio.lowlevel.spawn_system_task(watch)
+    try:
+        yield
+    finally:
+        over.cancel()
+
+
+def _take_shields(task: trio.lowlevel.Task) -> None:
+    for nursery in task.child_nurseries:
+        for child in nursery.child_tasks:
+            status = child._cancel_status
+            while status is not None:
+                status._scope.shield = False
+                status = status._parent
+            _take_shields(child)
 
 
 def free_port() -> int:

@@ -207,7 +207,7 @@ async def test_a_stop_leaves_a_thread_behind_after_its_limit_and_gives_back_the_
         async with onlooker(broker) as aside, manager:
             await manager.start()
             thread = await manager.emit(blocking)
-            rest = await manager.emit_many([Emit(sleep, 60) for _ in range(2)])
+            rest = await manager.emit_many([Emit(sleep, 8) for _ in range(2)])
             await eventually(lambda: stuck.is_set() and len(feed_of(manager).held) == 3)
             began = anyio.current_time()
             report = await manager.stop(grace=0)
