@@ -6,6 +6,7 @@ embedded binary, the default) or `redis` (`redis-server` from PATH).
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
 import shutil
@@ -18,12 +19,13 @@ import time
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, ParamSpec, Self
+from typing import IO, Any, ParamSpec, Self
 
 import anyio
 import hiredis
 import sniffio
 import trio
+from anyio._backends import _asyncio
 
 from trio_tasks.embedded import find_server_binary
 from trio_tasks.redis_streams.replies import pack
@@ -378,7 +380,7 @@ def _wait(holds: Callable[[], bool]) -> None:
 def timed(
     seconds: float,
 ) -> Callable[[Callable[_P, Awaitable[None]]], Callable[_P, Awaitable[None]]]:
-    """Give an asynchronous test a time-out: what hangs fails, on Trio even if it is shielded."""
+    """Give an asynchronous test a time-out: whatever hangs fails, even under a shield."""
 
     def decorate(test: Callable[_P, Awaitable[None]]) -> Callable[_P, Awaitable[None]]:
         @functools.wraps(test)
@@ -393,9 +395,13 @@ def timed(
 
 @contextmanager
 def _shields_for(seconds: float) -> Generator[None]:
-    """Take all shields from cancellation away if the block takes longer than that, on Trio."""
-    if sniffio.current_async_library() != "trio":
-        yield
+    """Take all shields from cancellation away if the block takes longer than that."""
+    if sniffio.current_async_library() == "asyncio":
+        timer = asyncio.get_running_loop().call_later(seconds, _take_shields_on_asyncio)
+        try:
+            yield
+        finally:
+            timer.cancel()
         return
 
     async def watch() -> None:
@@ -421,6 +427,16 @@ def _take_shields(task: trio.lowlevel.Task) -> None:
                 status._scope.shield = False
                 status = status._parent
             _take_shields(child)
+
+
+def _take_shields_on_asyncio() -> None:
+    states: Any = vars(_asyncio)["_task_states"]
+    for task in asyncio.all_tasks():
+        state = states.get(task)
+        scope = state and state.cancel_scope
+        while scope is not None:
+            scope.shield = False
+            scope = scope._parent_scope
 
 
 def free_port() -> int:
