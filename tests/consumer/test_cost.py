@@ -109,22 +109,3 @@ async def test_a_handler_that_suspends_costs_little_more(broker: FaultyBroker) -
     ledger = await drained(broker, 32, suspends=True)
     assert ledger.calls.total() / JOBS <= 33, ledger.calls.most_common(40)
     assert ledger.resumed / JOBS <= 2.5
-
-
-async def test_a_job_whose_handler_suspends_wakes_one_slot(broker: FaultyBroker) -> None:
-    slots, ledger = 500, Ledger()
-    manager = manager_on(broker, concurrency=slots)
-    begun: set[int] = set()
-
-    @manager.handler("job")
-    async def job(job: Job[int]) -> None:
-        begun.add(job.data)
-        await anyio.sleep(10)
-
-    async with manager:
-        await manager.emit_many([Emit("job", n) for n in range(slots)])
-        with ledger.switched_on():
-            await manager.start()
-            await eventually(lambda: len(begun) == slots)
-        # Each was called once to be parked, and resumed once.
-        assert ledger.calls["slots.py:_park"] <= 2.2 * slots

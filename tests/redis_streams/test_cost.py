@@ -1,4 +1,4 @@
-"""What a lone emit costs the client: counted, so that nobody makes it dearer unawares."""
+"""What a lone emit, and a slot, cost the client: counted, so that nobody makes it dearer unawares."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import sys
 from collections import Counter
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
+import anyio
 import pytest
 
 import trio_tasks
 from tests.servers import start_server
-from trio_tasks import TaskManager
+from trio_tasks import Emit, Job, TaskManager
+from trio_tasks.consumer.slots import Slots
 
 pytestmark = pytest.mark.anyio
 
@@ -37,3 +40,36 @@ async def test_a_lone_emit_costs_few_calls() -> None:
             finally:
                 sys.setprofile(None)
     assert calls.total() / EMITS <= 66, calls.most_common(60)
+
+
+async def test_a_job_whose_handler_suspends_wakes_one_slot() -> None:
+    slots, parked = 2000, 0
+    begun: set[int] = set()
+    all_begun = anyio.Event()
+
+    def profile(frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal parked
+        parked += event == "call" and frame.f_code is Slots._park.__code__
+
+    with start_server() as server:
+        manager: TaskManager[Any] = TaskManager(server.url, concurrency=slots)
+
+        @manager.handler("job")
+        async def job(job: Job[int]) -> None:
+            begun.add(job.data)
+            if len(begun) == slots:
+                all_begun.set()
+            await all_begun.wait()
+
+        with anyio.fail_after(60):
+            async with manager:
+                await manager.emit_many([Emit("job", n) for n in range(slots)])
+                sys.setprofile(profile)
+                try:
+                    await manager.start()
+                    await all_begun.wait()
+                finally:
+                    sys.setprofile(None)
+                await manager.until_idle()
+    # Each was called to be parked, and resumed; some were woken for a job that another one took.
+    assert parked <= 2 * slots * 1.25
