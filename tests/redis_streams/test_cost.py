@@ -1,4 +1,4 @@
-"""What a lone emit, and a slot, cost the client: counted, so that nobody makes it dearer unawares."""
+"""What a lone emit and a slot cost: counted, so that nobody makes them dearer unawares."""
 
 from __future__ import annotations
 
