@@ -308,6 +308,32 @@ async def test_an_idle_worker_that_has_the_slots_to_itself_reserves_them_for_wha
         assert broker.calls["step"] == 1  # its end
 
 
+@pytest.mark.parametrize(("arms", "concurrency"), [(True, 4), (True, 1000), (False, 1000)])
+async def test_a_retry_is_on_time_though_the_worker_waited_before_it_was_known(
+    arms: bool, concurrency: int
+) -> None:
+    manager = manager_on(
+        FaultyBroker(remote=True, arms=arms),
+        concurrency=concurrency,
+        processor={"retry": {"delay": 0.3, "jitter": 0}},
+    )
+    began: list[float] = []
+
+    @manager.handler("job", attempts=2)
+    async def job(job: Job[int]) -> None:
+        await anyio.sleep(0.1)  # so the worker waits for more meanwhile
+        began.append(anyio.current_time())
+        if job.attempt == 1:
+            raise ValueError("again")
+
+    async with manager:
+        await manager.start()
+        await anyio.sleep(0.5)
+        await manager.emit("job", 1)
+        await eventually(lambda: len(began) == 2)
+    assert began[1] - began[0] == pytest.approx(0.3 + 0.1, abs=0.01)
+
+
 async def test_idle_queues_that_share_slots_reserve_none(calls: list[Any]) -> None:
     broker = FaultyBroker(uuid.uuid4().hex, arms=True)
     manager = manager_on(broker, concurrency=4)

@@ -71,14 +71,16 @@ def test_a_step_that_takes_all_it_made_ready_wakes_nobody(desk: Desk) -> None:
     assert not desk.pop_token()
 
 
-def test_who_has_a_free_slot_times_his_own_retries(desk: Desk) -> None:
+def test_a_retry_that_is_due_first_wakes_who_waits_though_its_step_takes(desk: Desk) -> None:
     clerk = desk.clerk()
-    delivery = clerk.start()
+    first, second = clerk.start(), clerk.start()
     desk.pop_token()
 
-    clerk.step([clerk.outcome(delivery, Retry(60_000))], want=1)
+    clerk.step([clerk.outcome(first, Retry(60_000))], want=1)
+    assert desk.pop_token(), "a wait may have begun before, also one of the worker that steps"
 
-    assert not desk.pop_token()
+    clerk.step([clerk.outcome(second, Retry(120_000))], want=1)
+    assert not desk.pop_token(), "it is not the earliest"
 
 
 def test_what_is_given_back_to_a_paused_queue_wakes_nobody(desk: Desk) -> None:

@@ -28,9 +28,11 @@ def take(queue: QueueStore, incarnation: str, want: int, now_ms: int, *, lease_m
     if incarnation not in queue.members:
         return Taken(TakeStatus.DEAD, now_ms, None, next_tick_in_ms)
 
-    # Whatever has become startable so far is this worker's business, or left behind by it.
-    queue.forget_hints()
+    # Whatever has become startable so far is this worker's business, or left behind by it. Instants
+    # are not: a wait of its own may have begun before.
+    queue.startable = False
     if queue.paused:
+        queue.forget_hints()
         return Taken(TakeStatus.PAUSED, now_ms, queue.next_due_in_ms(now_ms), next_tick_in_ms)
     begin_lease(queue, incarnation, now_ms)
     promote(queue, now_ms)

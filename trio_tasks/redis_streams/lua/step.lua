@@ -68,9 +68,9 @@ else
     if not used then
       status = 'dead' -- a group was destroyed: register creates it anew
     else
-      -- Whoever has free slots times the next due instant himself.
+      -- Whoever has free slots times the next due instant himself; but if it is one that this step
+      -- has made, his wait may have begun before, and its end lie later.
       startable = more or used == want and due >= 0
-      quiet = not startable
     end
   end
 end
