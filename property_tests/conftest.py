@@ -21,6 +21,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 def pytest_collection_finish(session: pytest.Session) -> None:
     freeze_heap()
 
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
     """Undo what the hook of this name in tests/conftest.py has set for the test before."""
