@@ -151,13 +151,32 @@ async def test_whoever_asked_first_goes_on_first_though_replies_come_together(
 
     async def ask(connection: Connection, number: int) -> None:
         asked.append(number)
-        await connection.request(("PING",))
+        assert await connection.answer(("PING",), in_turn=True) == b"PONG"
         went_on.append(number)
 
     async with open_connection(address) as connection, anyio.create_task_group() as tasks:
         for number in range(50):
             tasks.start_soon(ask, connection, number)
     assert went_on == asked
+
+
+@timely
+async def test_many_replies_that_come_together_do_not_wait_for_a_busy_loop(
+    address: Address,
+) -> None:
+    async def toil() -> None:
+        while True:
+            time.sleep(0.01)  # noqa: ASYNC251 - a handler that computes
+            await anyio.lowlevel.checkpoint()
+
+    async with open_connection(address) as connection, anyio.create_task_group() as busy:
+        busy.start_soon(toil)
+        began = time.monotonic()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(1000):
+                tasks.start_soon(connection.request, ("PING",))
+        assert time.monotonic() - began < 3
+        busy.cancel_scope.cancel()
 
 
 @timely

@@ -49,11 +49,13 @@ async def evaluate_one(
     connection: Connection, call: Call[T], *, timeout: float
 ) -> T | RedisReplyError:
     """Run one script; as `evaluate`, with less ado."""
-    reply = await connection.answer(command_of(call, in_full=False), timeout=timeout)
+    command = command_of(call, in_full=False)
+    reply = await connection.answer(command, timeout=timeout, in_turn=call.in_turn)
     if isinstance(reply, RedisReplyError):
         if reply.code != "NOSCRIPT":
             return reply
-        reply = await connection.answer(command_of(call, in_full=True), timeout=timeout)
+        command = command_of(call, in_full=True)
+        reply = await connection.answer(command, timeout=timeout, in_turn=call.in_turn)
         if isinstance(reply, RedisReplyError):
             return reply
     return call.parse(reply)

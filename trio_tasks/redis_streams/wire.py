@@ -6,7 +6,10 @@ Redis answers in the order in which it was asked. So the state of a connection i
 `_unanswered`: each call of `request` or `pipeline` is an *exchange* that waits there until its
 replies have come. Three tasks, children of the block that opened the connection, serve it:
 
-* the **reader** feeds what arrives to hiredis and hands each reply to the oldest exchange;
+* the **reader** feeds what arrives to hiredis and hands each reply to the oldest exchange. Tasks
+  that wake together have no order on Trio: whoever asked *in turn* goes on before the reader does.
+  (Not everybody: where handlers keep the loop busy for 10 ms, the last of a thousand would wait
+  for ten seconds.)
 * the **writer** sends what the callers left in `_outbox`, as one write. A caller who finds nobody
   waiting sends for itself instead, which makes a lone request cheap; the callers that follow
   while it waits are gathered, which makes fifty of them cheap. A caller never *awaits* a send,
@@ -50,10 +53,11 @@ _INCOMPLETE: Final = object()  # not None or False: those are replies
 class _Exchange:
     """One call: the replies that have come of those that it waits for."""
 
-    __slots__ = ("deadline", "done", "expected", "replies")
+    __slots__ = ("deadline", "done", "expected", "in_turn", "replies")
 
-    def __init__(self, expected: int, deadline: float, done: Event) -> None:
+    def __init__(self, expected: int, deadline: float, done: Event, in_turn: bool) -> None:
         self.expected = expected
+        self.in_turn = in_turn
         self.deadline = deadline
         self.replies: list[Reply] = []
         self.done = done
@@ -108,9 +112,14 @@ class Connection:
             raise reply
         return reply
 
-    async def answer(self, command: Command, *, timeout: float | None = None) -> Reply:
-        """As `request`, but an error that the server answers is returned."""
-        return (await self._exchange(pack(command), 1, timeout))[0]
+    async def answer(
+        self, command: Command, *, timeout: float | None = None, in_turn: bool = False
+    ) -> Reply:
+        """As `request`, but an error that the server answers is returned.
+
+        In turn: this task goes on before those do whose requests were sent later.
+        """
+        return (await self._exchange(pack(command), 1, timeout, in_turn))[0]
 
     async def pipeline(
         self, commands: Iterable[Command], *, timeout: float | None = None
@@ -147,7 +156,9 @@ class Connection:
         if failure is not None:
             raise failure
 
-    async def _exchange(self, data: bytes, expected: int, timeout: float | None) -> list[Reply]:
+    async def _exchange(
+        self, data: bytes, expected: int, timeout: float | None, in_turn: bool = False
+    ) -> list[Reply]:
         await self._native.checkpoint_if_cancelled()
         timeout = self._timeout if timeout is None else timeout
         if self._reason is not None:
@@ -156,12 +167,13 @@ class Connection:
             self._room.acquire_nowait()  # the reader gives it back
         except anyio.WouldBlock:
             await self._wait_for_room(timeout)
-        exchange = _Exchange(expected, self._clock() + timeout, self._native.new_event())
+        done = self._native.new_event()
+        exchange = _Exchange(expected, self._clock() + timeout, done, in_turn)
         self._unanswered.append(exchange)
         self._send(data)
         if exchange.deadline < self._alarm_at:
             self._alarm_at = self._alarm.deadline = exchange.deadline
-        await exchange.done.wait()
+        await done.wait()
         if len(exchange.replies) < expected:
             raise self.unavailable()
         return exchange.replies
@@ -221,9 +233,7 @@ class Connection:
                         self._unanswered.popleft()
                         self._room.release()
                         exchange.done.set()
-                        if reader.has_data():
-                            # Whoever asked first goes on first: tasks that wake together have no
-                            # order on Trio, and two takes would hand out their jobs crosswise.
+                        if exchange.in_turn and reader.has_data():
                             await anyio.lowlevel.checkpoint()
         except TRANSPORT_ERRORS as error:
             return self._close("the connection broke", error)

@@ -105,7 +105,8 @@ def step(
         took = _taken(keys.queue, incarnation, taken) if want else None
         return StepReply(applied, took, relay=found(relay))
 
-    return Call(script("step"), keys.fixed, args, parser("step", parse))
+    # Two takes that are answered together would hand out their jobs crosswise.
+    return Call(script("step"), keys.fixed, args, parser("step", parse), in_turn=want > 0)
 
 
 def _sections(args: list[Argument], queue: str, outcomes: Sequence[Outcome]) -> list[int]:
