@@ -62,6 +62,7 @@ class FaultyBroker(MemoryBroker):
         delay: seconds that every request takes until it is applied.
         answer_delays: by method, seconds that the answers take.
         deadline: seconds after which a request without an answer fails.
+        late: seconds that it is late to notice that the time of an armed wait is over.
         refused_ids: jobs of which no outcome is accepted but an engine-made death.
         memberships: those that were registered, oldest first.
     """
@@ -77,6 +78,7 @@ class FaultyBroker(MemoryBroker):
         self.delay = 0.0
         self.answer_delays: dict[str, float] = {}
         self.deadline = 5.0
+        self.late = 0.0
         self.refused_ids: set[str] = set()
         self.memberships: list[FaultyMembership] = []
         self._remote = remote
@@ -255,12 +257,13 @@ class FaultyMembership:
 
     async def wait_and_take(self, timeout: float, want: int) -> Taken | None:
         self._broker.calls["take"] += 1
+        late = self._broker.late
 
         async def give_back(taken: Taken | None) -> None:
             await self._give_back(StepReply([], taken))
 
         return await self._broker.ask(
-            "wait", lambda: self.inner.wait_and_take(timeout, want), give_back
+            "wait", lambda: self.inner.wait_and_take(timeout + late, want), give_back
         )
 
     async def leave(self) -> None:

@@ -362,6 +362,43 @@ async def test_an_idle_worker_leaves_at_once_though_slots_are_reserved(calls: li
     assert calls == []
 
 
+@pytest.mark.parametrize("delay", [0.01, 0.1, 0.3, 0.5, 0.95, 1.05, 1.5, 2.1])
+async def test_a_delayed_job_is_in_time_though_armed_waits_end_late(
+    calls: list[Any], delay: float
+) -> None:
+    broker = FaultyBroker(uuid.uuid4().hex, remote=True, arms=True)
+    broker.late = 0.1
+    manager = manager_on(broker, concurrency=4)
+    handler = _counting(manager, calls)
+    async with manager:
+        await manager.start()
+        await anyio.sleep(0.6)
+        await manager.emit(handler, 1, delay=delay)
+        await anyio.sleep(delay - 0.002)
+        assert not calls
+        await anyio.sleep(0.004)
+        assert calls == [1]
+
+
+async def test_a_retry_is_in_time_though_other_slots_wait_armed(calls: list[Any]) -> None:
+    broker = FaultyBroker(uuid.uuid4().hex, remote=True, arms=True)
+    manager = manager_on(broker, concurrency=4)
+
+    @manager.handler("job")
+    async def handler(job: Job[int]) -> None:
+        await anyio.sleep(0.3)
+        calls.append(anyio.current_time())
+        if job.attempt == 1:
+            raise ValueError
+
+    async with manager:
+        await manager.start()
+        await manager.emit(handler, 1, attempts=2, retry_delay=0.05)
+        await anyio.sleep(2)
+    first, second = calls
+    assert second - first == pytest.approx(0.35, abs=0.01)
+
+
 async def test_a_delayed_job_is_taken_at_its_instant(
     broker: FaultyBroker, calls: list[Any]
 ) -> None:

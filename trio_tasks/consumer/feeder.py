@@ -22,7 +22,9 @@ with much to do would keep the slots from all others.
 
 A feed that shares the slots with nobody waits *armed*, where that saves a round trip: it reserves
 the free slots, and the broker hands out jobs for them in the moment in which the hint comes. No
-job waits for a slot that is so reserved: whoever leaves a startable job behind leaves a hint.
+job waits for a slot that is so reserved: whoever leaves a startable job behind leaves a hint. A
+server's time-outs are coarse, so an armed wait ends well before the next due instant; the rest is
+waited for by this loop's clock. A new instant that is earlier than its end comes with a hint.
 
 Where a cancel may arrive: in a step. Its outcomes are put back, so nothing is lost; what its take
 brought is in nobody's memory and is given back by the membership (see `Broker`).
@@ -72,6 +74,9 @@ log = logging.getLogger("trio_tasks.consumer")
 
 POLL_S = 1.0
 """How long a lost wake hint can go unnoticed."""
+
+LATE_S = 0.2
+"""How late a server may notice that a wait is over: it looks ten times a second when idle."""
 
 MOST_WANTED = 128
 """The most jobs that one step takes. A quarter of it after a take that got no answer in time, as
@@ -536,10 +541,9 @@ class Feed:
 
     async def _listen(self, membership: Membership) -> None:
         """Wait for a hint, or until it is time to look without one; or until no slot is free."""
-        wait_s = POLL_S if self._broker.remote else math.inf
-        if self._due_at is not None:
-            wait_s = min(wait_s, max(0.0, self._due_at - loop_time()))
-        want = self._reserved_to_wait()
+        due_s = math.inf if self._due_at is None else max(0.0, self._due_at - loop_time())
+        want = self._reserved_to_wait() if due_s > 2 * LATE_S else 0
+        wait_s = min(POLL_S if self._broker.remote else math.inf, due_s - LATE_S * bool(want))
         taken: Taken | None = None
         self._armed = bool(want)
         with anyio.CancelScope() as self._wait_scope:
