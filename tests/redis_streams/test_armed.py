@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from tests.contract.backdoors import redis_world
+from tests.contract.world import Worker
 from tests.servers import ServerProcess, start_server
 from trio_tasks import Job, TaskManager
 
@@ -113,6 +114,24 @@ async def test_a_member_leaves_whose_armed_take_was_answered_when_it_was_cancell
 
             assert client.zrange(members, 0, -1) == [other.membership.incarnation.encode()]
             assert (await other.take_one()).attempt == 1
+
+
+async def test_two_queues_of_one_broker_do_not_wake_each_other_all_the_time(
+    server: ServerProcess,
+) -> None:
+    waits: list[str] = []
+
+    async def idle(worker: Worker) -> None:
+        while True:
+            waits.append(worker.membership.queue)
+            await worker.wait_and_take(1)
+
+    async with redis_world(server.url, patience=20) as world, anyio.create_task_group() as tasks:
+        tasks.start_soon(idle, await world.worker())
+        tasks.start_soon(idle, await world.worker("other", queue="other"))
+        await anyio.sleep(1.5)
+        assert len(waits) <= 10
+        tasks.cancel_scope.cancel()
 
 
 def members_with(client: Any, incarnation: str) -> str:

@@ -22,7 +22,9 @@ once a second finds the work.
 A waiter may come *armed*, with a script to be run in the moment in which it is woken or its time
 is over. If it is the only one then, the script goes out in one write with the blocking command,
 which spares the round trip between the token and the jobs. What it has done when its answer does
-not come, because the waiter was cancelled or the connection broke, is its owner's affair.
+not come, because the waiter was cancelled or the connection broke, is its owner's affair. Not where
+another queue was waited for just before: who joins ends the wait of who is armed, who joins again
+at once, and so the two would go on ringing for each other as fast as they can.
 
 A list of another type makes the server refuse the whole command, whichever queue it belongs to. It
 is named (misplaced.py) and *shunned*: left out, and looked at again once a second, so that the
@@ -34,6 +36,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from math import inf
 from typing import Any, Final, TypeVar, cast
 
 import anyio
@@ -105,6 +108,7 @@ class Wakes:
         self._bell = bell
         self._lines: dict[str, deque[_Waiter]] = {}
         self._popping: frozenset[str] = frozenset()
+        self._several_until = -inf  # so long nobody is armed
         self._somebody = anyio.Event()
         self._errand = anyio.Event()
         self._ring = False
@@ -134,6 +138,8 @@ class Wakes:
 
     async def _wait(self, queue: str, timeout: float, waiter: _Waiter) -> bool:
         self._lines.setdefault(queue, deque()).append(waiter)
+        if len(self._lines) > 1:
+            self._several_until = loop_time() + _BLOCKS
         if queue not in self._popping:
             self._somebody.set()
             if self._popping and self._bell is not None and queue not in self._shunned:
@@ -231,7 +237,7 @@ class Wakes:
                 self._hand_over(queue)
 
     async def _pop(self, names: Sequence[str | bytes]) -> Reply:
-        if len(self._popping) == len(self._lines) == 1:
+        if len(self._popping) == len(self._lines) == 1 and loop_time() >= self._several_until:
             ((queue, line),) = self._lines.items()
             if line[0].call is not None:
                 return await self._pop_and_call(names, queue, line[0], line[0].call)
