@@ -92,8 +92,9 @@ async def test_a_worker_that_stops_while_it_is_armed_is_no_member_any_more(
     assert ran == [1]
 
 
+@pytest.mark.parametrize("connection_breaks", [False, True])
 async def test_a_member_leaves_whose_armed_take_was_answered_when_it_was_cancelled(
-    server: ServerProcess,
+    server: ServerProcess, connection_breaks: bool
 ) -> None:
     client: Any = redis.Redis.from_url(server.url)  # pyright: ignore[reportUnknownMemberType]
     with client:
@@ -108,6 +109,8 @@ async def test_a_member_leaves_whose_armed_take_was_answered_when_it_was_cancell
                 # The loop does not run until the answer is in its socket.
                 client.rpush(members.removesuffix(":c") + ":w", "1")
                 assert client.ping()
+                if connection_breaks:  # that of all requests, before it can be said
+                    kill_connection(client, "trio_tasks:cmd")
                 tasks.cancel_scope.cancel()
 
             await worker.leave()
@@ -132,6 +135,12 @@ async def test_two_queues_of_one_broker_do_not_wake_each_other_all_the_time(
         await anyio.sleep(1.5)
         assert len(waits) <= 10
         tasks.cancel_scope.cancel()
+
+
+def kill_connection(client: Any, name: str) -> None:
+    """Kill the youngest connection of this name."""
+    ids = [int(each["id"]) for each in client.client_list() if each["name"] == name]
+    assert client.client_kill_filter(_id=str(max(ids))) == 1
 
 
 def members_with(client: Any, incarnation: str) -> str:

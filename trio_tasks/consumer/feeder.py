@@ -537,7 +537,7 @@ class Feed:
         """Slots for what a hint may bring; none where that would keep them from other feeds."""
         if not self._broker.arms or self._slots.shared or self.stale():
             return 0
-        return self._slots.reserve_free(self, self._most)
+        return self._slots.reserve(self, min(self._most, self._slots.free))
 
     async def _listen(self, membership: Membership) -> None:
         """Wait for a hint, or until it is time to look without one; or until no slot is free."""

@@ -151,10 +151,6 @@ class Slots:
                 other.slots_full()
         return granted
 
-    def reserve_free(self, feed: Feed, most: int) -> int:
-        """As `reserve`, of the slots that are free now."""
-        return self.reserve(feed, min(most, self.free))
-
     def line_up(self, feed: Feed) -> None:
         """`feed` has work and no slot: it is told when one is free, and has its turn."""
         if feed not in self._line:

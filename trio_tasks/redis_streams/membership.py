@@ -354,7 +354,7 @@ class RedisMembership:
     async def leave(self) -> None:
         """Leave the queue; repeated until the deadline. Cancelled: its lease ends by itself."""
         if not self._owned:
-            await self._announce()  # a member that owns something is not let go
+            await self._give_back()  # a member that owns something is not let go
         self._home.part(self)
         await self._home.cmd.call(
             calls.leave(self._keys, incarnation=self.incarnation), repeat=True
