@@ -7,6 +7,7 @@ import secrets
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -202,7 +203,27 @@ async def test_emits_at_the_same_time_share_round_trips(server: ServerProcess) -
                 for _ in range(32):
                     tasks.start_soon(emitter)
             assert (await world.counts()).queued == 640
-            assert admin.calls("evalsha") + admin.calls("eval") <= 640 / 8
+            # Who has been answered and emits again finds the others in the step that gathers.
+            assert admin.calls("evalsha") + admin.calls("eval") <= 640 / 32 + 5
+
+
+@timely
+async def test_a_second_step_of_emits_goes_out_beside_the_first_if_it_carries_many_and_no_third(
+    server: ServerProcess,
+) -> None:
+    async with world_on(server) as world:
+        await world.emit()
+        broker: Any = world.broker
+        connection = broker._session.cmd._cmd._connection
+        server.freeze()
+        async with anyio.create_task_group() as tasks:
+            for emitters, under_way in ((1, 1), (63, 1), (1, 2), (2 * BATCH, 2)):
+                for _ in range(emitters):
+                    tasks.start_soon(world.emit)
+                await anyio.wait_all_tasks_blocked()
+                assert len(connection._unanswered) == under_way
+            server.thaw()
+        assert (await world.counts()).queued == 66 + 2 * BATCH
 
 
 @timely

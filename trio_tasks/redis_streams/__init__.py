@@ -17,7 +17,7 @@ outage_log.py      what the log says of that     evaluation.py  EVALSHA, else EV
 wire.py            one connection, shared by many tasks; knows nothing of jobs
 login.py           being let in, and what refusals mean
 transport.py       bytes: raw sockets, TLS       replies.py     types of commands and replies
-address.py         where a server is              native.py      the event loop, without wrappers
+address.py         where a server is
 
 sentinel.py        asks Sentinels where it is    sentinel_address.py  their URLs
 cluster_broker.py  the broker on a cluster: one session with all of its nodes

@@ -184,7 +184,7 @@ class RedisBroker:
                 or of several queues, some may have been stored.
         """
         session = self._session
-        if len({job.queue for job in jobs}) == 1:
+        if len(jobs) == 1 or len({job.queue for job in jobs}) == 1:
             queue = jobs[0].queue
             emitted = await session.emits.emit(queue, jobs)
             if not session.is_named(queue):

@@ -3,16 +3,18 @@
 Theory of operation
 -------------------
 Each queue has a *lane*. An emit that finds its lane free goes out at once, in its caller's own
-task. Those that come while it is under way gather, without a timer, and go out together in the
-next step; that one, and those after it, are carried by a task of the broker's nursery, so that a
-caller who is cancelled does not take the others' jobs with it. The lane is free again when
-nothing has gathered. An emit of more than one step's worth of jobs gathers with nobody: it goes
-out by itself, several steps in one round trip, while the lane serves the others.
+task. Those that come while it is under way gather, without a timer, in the next *step*, and
+*carriers* send one step after the other: tasks of the broker's nursery, so that a caller who is
+cancelled does not take the others' jobs with it. A second carrier helps where a step is full enough
+to be worth its while: then the server works on one step while the callers of the other go on. When
+nothing gathers any more the lane is free again. An emit of more than one step's worth of jobs
+gathers with nobody: it goes out by itself, several steps in one round trip, while the lane serves
+the others.
 
 An emit may be repeated without harm (a minted id, or the emit number of a chosen one, names it),
 so a step whose answer was lost is sent again until the deadline. Each caller has its own: when a
-shared step fails, those whose time is over are told, with the ids of their own jobs, and the
-others go into the next step.
+shared step fails, those whose time is over are told, with the ids of their own jobs, and it is
+sent again for the others.
 
 Where something can be lost: nowhere once `emit` has returned. A caller that is cancelled does not
 know whether its jobs were stored; those that still gather are taken back.
@@ -24,13 +26,14 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-import anyio
 import anyio.abc
+import anyio.lowlevel
 
 from trio_tasks.broker import BATCH, STEP_BYTES, Emitted, NewJob
 from trio_tasks.control_c import protected
 from trio_tasks.environment import loop_time
 from trio_tasks.errors import BrokerError, BrokerUnavailableError, QueueFullError
+from trio_tasks.native import native
 from trio_tasks.redis_streams.asking import Asks
 from trio_tasks.redis_streams.scripts import Call
 
@@ -39,37 +42,67 @@ __all__ = ["Emits"]
 _STEPS_IN_FLIGHT: Final = 8  # keeps the server busy; more would only hold memory
 
 
+_CARRIERS: Final = 2
+
+_ENOUGH: Final = 64
+"""Jobs that make a step beside the present one worth its while."""
+
+
 class _Caller:
     """An emit that waits for others to carry it."""
 
-    __slots__ = ("answer", "deadline", "done", "gave_up", "jobs")
+    __slots__ = ("answer", "deadline", "gave_up", "jobs")
 
     def __init__(self, jobs: Sequence[NewJob], deadline: float) -> None:
         self.jobs = jobs
         self.deadline = deadline
-        self.done = anyio.Event()
         self.gave_up = False
-        self.answer: list[Emitted] | BrokerError = []
+        self.answer: list[Emitted] | BrokerError | None = None
 
-    def tell(self, answer: list[Emitted] | BrokerError) -> None:
-        self.answer = answer
-        self.done.set()
+
+class _Step:
+    """Callers whose jobs will be stored together; those of one are never divided."""
+
+    __slots__ = ("bytes", "callers", "jobs", "told")
+
+    def __init__(self) -> None:
+        self.callers: list[_Caller] = []
+        self.jobs = self.bytes = 0
+        self.told = native().new_event()
+
+    def tell(self) -> None:
+        """Wake all callers; those that have no answer yet will wait on."""
+        told, self.told = self.told, native().new_event()
+        told.set()
 
 
 class _Lane:
-    """One queue: whether a step is under way, and who waits for the next one."""
+    """One queue: how many steps are under way, and those that gather, oldest first."""
 
-    __slots__ = ("busy", "waiting")
+    __slots__ = ("steps", "under_way")
 
     def __init__(self) -> None:
-        self.busy = False
-        self.waiting: deque[_Caller] = deque()
+        self.under_way = 0
+        self.steps: deque[_Step] = deque()
 
-    def clear(self) -> None:
-        """Let the next emit go straight out. Whoever still waits does so in vain."""
-        self.busy = False
-        while self.waiting:
-            self.waiting.popleft().tell(BrokerUnavailableError("the broker was closed"))
+    def step_for(self, jobs: Sequence[NewJob]) -> _Step:
+        """The step that these jobs go out in."""
+        number, size = len(jobs), _size(jobs)
+        step = self.steps[-1] if self.steps else None
+        if step is None or step.jobs + number > BATCH or step.bytes + size > STEP_BYTES:
+            step = _Step()
+            self.steps.append(step)
+        step.jobs += number
+        step.bytes += size
+        return step
+
+    def close(self) -> None:
+        """Whoever still waits does so in vain."""
+        for step in self.steps:
+            for caller in step.callers:
+                caller.answer = BrokerUnavailableError("the broker was closed")
+            step.tell()
+        self.steps.clear()
 
 
 class Emits:
@@ -95,19 +128,18 @@ class Emits:
             QueueFullError: the server's memory is full; `ids` as above. Of up to `BATCH` jobs none
                 was stored.
         """
-        if len(jobs) > BATCH or (len(jobs) > 1 and sum(map(_size, jobs)) > STEP_BYTES):
+        if len(jobs) > 1 and (len(jobs) > BATCH or _size(jobs) > STEP_BYTES):
             return await self._in_bulk(queue, jobs)
         lane = self._lanes[queue]
-        if lane.busy:
-            return await self._with_others(lane, jobs)
-        lane.busy = True
+        if lane.under_way:
+            return await self._with_others(queue, lane, jobs)
+        lane.under_way = 1
         try:
             return await self._alone(queue, jobs, loop_time() + self._link.timeout)
         finally:
-            if lane.waiting and not self._link.over:
-                self._tasks.start_soon(protected(self._carry), queue, lane)
-            else:
-                lane.clear()
+            lane.under_way -= 1
+            if lane.steps and lane.under_way < _CARRIERS:
+                self._start_carrier(queue, lane)
 
     async def _alone(self, queue: str, jobs: Sequence[NewJob], deadline: float) -> list[Emitted]:
         try:
@@ -132,88 +164,86 @@ class Emits:
                 raise _told_to(jobs[len(emitted) :], error) from error
         return emitted
 
-    async def _with_others(self, lane: _Lane, jobs: Sequence[NewJob]) -> list[Emitted]:
+    async def _with_others(self, queue: str, lane: _Lane, jobs: Sequence[NewJob]) -> list[Emitted]:
         caller = _Caller(jobs, loop_time() + self._link.timeout)
-        lane.waiting.append(caller)
+        step = lane.step_for(jobs)
+        step.callers.append(caller)
+        if step.jobs >= _ENOUGH and lane.under_way < _CARRIERS:
+            self._start_carrier(queue, lane)
         try:
-            await caller.done.wait()
+            while caller.answer is None:
+                await step.told.wait()
         finally:
             caller.gave_up = True
         if isinstance(caller.answer, BrokerError):
             raise _told_to(jobs, caller.answer) from caller.answer
         return caller.answer
 
+    def _start_carrier(self, queue: str, lane: _Lane) -> None:
+        if self._link.over:
+            lane.close()
+        else:
+            lane.under_way += 1
+            self._tasks.start_soon(protected(self._carry), queue, lane)
+
     async def _carry(self, queue: str, lane: _Lane) -> None:
         """Send what has gathered, and what gathers meanwhile, until nothing has."""
         try:
-            while lane.waiting and not self._link.over:
-                await self._carry_once(queue, lane)
+            while lane.steps and not self._link.over:
+                step = lane.steps.popleft()
+                try:
+                    await self._carry_once(queue, step)
+                finally:
+                    if step.callers:
+                        lane.steps.appendleft(step)
+                # Those that were told run now, in whatever order, and may have more to emit.
+                await anyio.lowlevel.checkpoint()
+                await anyio.lowlevel.checkpoint()
         finally:
-            lane.clear()
+            lane.under_way -= 1
+            if self._link.over or not lane.under_way:
+                lane.close()
 
-    async def _carry_once(self, queue: str, lane: _Lane) -> None:
-        steps = _draw(lane.waiting)
-        callers = [caller for step in steps for caller in step]
+    async def _carry_once(self, queue: str, step: _Step) -> None:
+        """Send a step; whoever was not told stays among its callers."""
+        callers = step.callers = [caller for caller in step.callers if not caller.gave_up]
         if not callers:
             return
-        calls = [
-            self._enqueue(queue, [job for caller in step for job in caller.jobs]) for step in steps
-        ]
         try:
-            answers = await self._link.calls(
-                calls, deadline=min(caller.deadline for caller in callers), repeat=True
-            )
-            for step, answer in zip(steps, answers, strict=True):
-                await self._tell(queue, step, answer)
+            call = self._enqueue(queue, [job for caller in callers for job in caller.jobs])
+            # The first to come is the first whose time is over.
+            stored = await self._link.call(call, deadline=callers[0].deadline, repeat=True)
         except BrokerUnavailableError as error:
             now = loop_time()
             for caller in callers:
                 if caller.deadline <= now:
-                    caller.tell(error)
+                    caller.answer = error
+        except BrokerError as error:
+            await self._refused(queue, callers, error)
+        else:
+            answers = iter(stored)
+            for caller in callers:
+                caller.answer = [next(answers) for _ in caller.jobs]
         finally:
-            untold = [caller for caller in callers if not caller.done.is_set()]
-            lane.waiting.extendleft(reversed(untold))
+            step.callers = [caller for caller in callers if caller.answer is None]
+            step.tell()
 
-    async def _tell(
-        self, queue: str, step: list[_Caller], answer: list[Emitted] | BrokerError
-    ) -> None:
-        if isinstance(answer, list):
-            stored = iter(answer)
-            for caller in step:
-                caller.tell([next(stored) for _ in caller.jobs])
-        elif len(step) == 1 or isinstance(answer, QueueFullError):
-            for caller in step:
-                caller.tell(answer)
-        else:  # one of them is refused, and it takes the others with it
-            for caller in step:
-                try:
-                    caller.tell(await self._alone(queue, caller.jobs, caller.deadline))
-                except BrokerError as error:
-                    caller.tell(error)
+    async def _refused(self, queue: str, callers: Sequence[_Caller], error: BrokerError) -> None:
+        if len(callers) == 1 or isinstance(error, QueueFullError):
+            for caller in callers:
+                caller.answer = error
+            return
+        for caller in callers:  # one of them is refused, and it takes the others with it
+            try:
+                caller.answer = await self._alone(queue, caller.jobs, caller.deadline)
+            except BrokerError as refusal:
+                caller.answer = refusal
 
 
-def _draw(waiting: deque[_Caller]) -> list[list[_Caller]]:
-    """Callers for the next steps, in order; the jobs of one are never divided."""
-    steps: list[list[_Caller]] = []
-    room = room_bytes = 0
-    while waiting:
-        caller = waiting[0]
-        if not caller.gave_up:
-            size = sum(map(_size, caller.jobs))
-            if len(caller.jobs) > room or size > room_bytes:
-                if len(steps) == _STEPS_IN_FLIGHT:
-                    break
-                steps.append([])
-                room, room_bytes = BATCH, STEP_BYTES
-            steps[-1].append(caller)
-            room -= len(caller.jobs)
-            room_bytes -= size
-        waiting.popleft()
-    return steps
-
-
-def _size(job: NewJob) -> int:
-    return len(job.record.data)
+def _size(jobs: Sequence[NewJob]) -> int:
+    if len(jobs) == 1:  # as nearly always
+        return len(jobs[0].record.data)
+    return sum(len(job.record.data) for job in jobs)
 
 
 def _chunks(jobs: Sequence[NewJob]) -> list[Sequence[NewJob]]:
@@ -221,10 +251,11 @@ def _chunks(jobs: Sequence[NewJob]) -> list[Sequence[NewJob]]:
     chunks: list[Sequence[NewJob]] = []
     start = size = 0
     for end, job in enumerate(jobs):
-        if end > start and (end - start == BATCH or size + _size(job) > STEP_BYTES):
+        more = len(job.record.data)
+        if end > start and (end - start == BATCH or size + more > STEP_BYTES):
             chunks.append(jobs[start:end])
             start, size = end, 0
-        size += _size(job)
+        size += more
     chunks.append(jobs[start:])
     return chunks
 

@@ -23,8 +23,8 @@ from anyio.abc import SocketAttribute
 from trio_tasks.environment import loop_time
 from trio_tasks.errors import ConfigurationError
 from trio_tasks.homes import let_go_in_children
+from trio_tasks.native import native
 from trio_tasks.redis_streams.address import Address, TlsOptions
-from trio_tasks.redis_streams.native import native
 
 __all__ = ["TRANSPORT_ERRORS", "Transport", "connect_transport", "tls_context"]
 

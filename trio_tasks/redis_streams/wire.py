@@ -39,9 +39,9 @@ import hiredis
 from trio_tasks.control_c import protected
 from trio_tasks.environment import loop_clock, loop_time
 from trio_tasks.errors import BrokerUnavailableError
+from trio_tasks.native import Event, native
 from trio_tasks.redis_streams.address import Address
 from trio_tasks.redis_streams.login import log_in, perhaps_tls
-from trio_tasks.redis_streams.native import Event, native
 from trio_tasks.redis_streams.replies import Command, RedisReplyError, Reply, pack
 from trio_tasks.redis_streams.transport import TRANSPORT_ERRORS, Transport, connect_transport
 
