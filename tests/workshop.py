@@ -89,12 +89,15 @@ async def emit(
     *,
     id: str | None = None,
     queue: str = "default",
+    delay_ms: int | None = None,
 ) -> str:
     """Emit behind the managers' backs."""
     record = Record(RECORD_VERSION, event, json.dumps(data).encode())
     job_id = Ids().job_id() if id is None else id
     number = None if id is None else Ids().emit_number()
-    await broker.emit([NewJob(id=job_id, queue=queue, record=record, number=number)])
+    await broker.emit(
+        [NewJob(id=job_id, queue=queue, record=record, number=number, delay_ms=delay_ms)]
+    )
     return job_id
 
 

@@ -26,6 +26,7 @@ from trio_tasks.broker import Applied, Outcome, StepReply, Taken, TakeStatus
 from trio_tasks.consumer import feeder, lease_keeper
 from trio_tasks.environment import loop_time
 from trio_tasks.errors import BrokerError
+from trio_tasks.memory.hints import Hint
 from trio_tasks.processor.decisions import Complete
 
 pytestmark = pytest.mark.anyio
@@ -444,6 +445,94 @@ async def test_a_worker_without_a_free_slot_leaves_hints_to_others(
         await anyio.sleep(0.1)
         await emit(aside, "job", 2)
         assert aside.store.queue("default").hint.take()
+
+
+def _sleeping(manager: TaskManager[Any], queue: str, calls: list[Any]) -> Any:
+    """Handlers of a queue of its own."""
+
+    @manager.handler(f"sleep-{queue}", queue=queue)
+    async def sleep(job: Job[float]) -> None:
+        await anyio.sleep(job.data)
+        calls.append((queue, job.data))
+
+    return sleep
+
+
+async def test_a_hint_for_which_a_busy_worker_of_many_queues_finds_no_slot_is_passed_on(
+    broker: FaultyBroker, calls: list[Any]
+) -> None:
+    manager = manager_on(broker, concurrency=1)
+    one, _ = _sleeping(manager, "one", calls), _sleeping(manager, "two", calls)
+    async with onlooker(broker) as aside, manager:
+        await manager.start()
+        await manager.emit(one, 5)
+        await anyio.sleep(0.1)
+        hint = aside.store.queue("two").hint
+        await emit(aside, "sleep-two", 0, queue="two")
+        await anyio.sleep(0.005)
+        assert not hint.take(), "it may have a slot soon"
+        await anyio.sleep(0.01)
+        assert hint.take()
+        hint.push()
+        await anyio.sleep(2)
+        assert hint.take(), "who has no slot does not listen"
+        hint.push()
+        await manager.until_idle()
+    assert calls == [("one", 5), ("two", 0)]
+
+
+async def test_a_hint_waits_for_a_slot_that_is_free_soon(
+    broker: FaultyBroker, calls: list[Any]
+) -> None:
+    manager = manager_on(broker, concurrency=1)
+    one, two = _sleeping(manager, "one", calls), _sleeping(manager, "two", calls)
+    async with manager:
+        await manager.start()
+        await manager.emit(one, 0.008)
+        await anyio.sleep(0.001)
+        broker.calls.clear()
+        began = anyio.current_time()
+        await manager.emit(two, 0)
+        await eventually(lambda: len(calls) == 2)
+        assert anyio.current_time() - began < 0.01
+        assert broker.calls["step"] <= 4, "none of them of nothing"
+        await manager.until_idle()
+
+
+async def test_queues_that_share_slots_look_once_a_second_and_go_on_waiting(
+    remote: FaultyBroker, calls: list[Any]
+) -> None:
+    manager = manager_on(remote, concurrency=1)
+    for number in range(10):
+        _sleeping(manager, f"q{number}", calls)
+    async with onlooker(remote) as aside, manager:
+        await manager.start()
+        await anyio.sleep(1)
+        remote.calls.clear()
+        await anyio.sleep(100)
+        assert 900 <= remote.calls["take"] <= 1100
+        assert remote.calls["wait"] == 0, "a look ends no wait"
+        aside.store.queue("q3").hint = Hint()  # hints are lost
+        await emit(aside, "sleep-q3", 0, queue="q3")
+        await anyio.sleep(1.2)
+    assert calls == [("q3", 0)]
+
+
+async def test_a_due_instant_that_only_a_look_has_told_of_is_kept_all_the_same(
+    remote: FaultyBroker, calls: list[Any]
+) -> None:
+    manager = manager_on(remote, concurrency=1)
+    for queue in ("one", "two"):
+        _sleeping(manager, queue, calls)
+    async with onlooker(remote) as aside, manager:
+        await manager.start()
+        await anyio.sleep(1)
+        aside.store.queue("two").hint = Hint()
+        await emit(aside, "sleep-two", 0, queue="two", delay_ms=10_500)
+        await anyio.sleep(10.49)
+        assert not calls
+        await anyio.sleep(0.02)
+        assert calls == [("two", 0)]
 
 
 # -- what a take may answer ------------------------------------------------------------------------

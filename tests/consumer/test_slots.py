@@ -406,7 +406,8 @@ class Customer:
         self.told = 0
         slots.join(cast("Feed", self))
 
-    def notify(self) -> None:
+    def has_turn(self, room: int) -> None:
+        assert room > 0
         self.told += 1
 
     def slots_available(self) -> None: ...

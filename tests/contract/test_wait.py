@@ -64,6 +64,16 @@ async def test_a_hint_that_came_before_the_wait_is_kept(world: World) -> None:
     assert await worker.membership.wait(5)
 
 
+async def test_a_step_of_nothing_passes_a_hint_on(world: World) -> None:
+    full, other = await world.worker("full"), await world.worker("other")
+    await drained(full)
+    await world.emit()
+    assert await is_woken(full)
+
+    async with woken(other):
+        await full.membership.step((), 0)
+
+
 async def test_many_hints_that_nobody_took_are_one(world: World) -> None:
     worker = await world.worker()
     await drained(worker)

@@ -48,7 +48,8 @@ class Membership(Protocol):
         With `want == 0` nothing is taken and `StepReply.taken` is `None`. Outcomes may be of
         starts of former incarnations. Higher priorities come first; inside one, jobs of dead
         workers and released ones before new ones, new ones in the order in which they became
-        ready. Due jobs are promoted first.
+        ready. Due jobs are promoted first. A step of nothing at all leaves a hint: so is one passed
+        on that its owner cannot follow.
         """
         ...
 

@@ -11,6 +11,7 @@ drive.py         a coroutine in a contextvars.Context of its own, without a task
 reports.py       what the log says of attempts and jobs
 held.py          a start in this process's memory
 committer.py     the commit buffer
+answers.py       what the broker made of the outcomes
 lease_keeper.py  renew, let go, join anew
 timeouts.py      time-outs of attempts
 debounces.py     debounce keys, asked for in batches

@@ -222,7 +222,7 @@ class ConsumerCore:
             for _ in range(self._concurrency):
                 nursery.start_soon(protected(self._slots.run))
             for feed in feeds:
-                for service in (feed.pump, feed.pump, feed.waker, feed.debounces.run):
+                for service in (feed.pump, feed.pump, feed.waker, feed.looker, feed.debounces.run):
                     nursery.start_soon(protected(steadfast(service)))
                 nursery.start_soon(protected(steadfast(renew)), feed, self._broker)
                 nursery.start_soon(protected(steadfast(watch)), feed)

@@ -14,17 +14,20 @@ again, so that it would come back to us, who cannot run it, for ever. Without on
 somebody to tell.
 
 *Hungry* means: there may be jobs to take. A take that was filled leaves the feed hungry, one that
-was not leaves it satisfied; then, while slots are free, the *waker* waits for the queue's wake
-hint, until the next due instant, or (a remote broker may lose hints) for a second, and makes the
-feed hungry again. While all slots are busy it does not listen, as another worker shall have the
-hint; but when that has gone on for a second it stands in line for a slot to have a look, or a queue
-with much to do would keep the slots from all others.
+was not leaves it satisfied; then the *waker* waits for the queue's wake hint, until the next due
+instant, or (a remote broker may lose hints) for a second, and makes the feed hungry again.
 
-A feed that shares the slots with nobody waits *armed*, where that saves a round trip: it reserves
-the free slots, and the broker hands out jobs for them in the moment in which the hint comes. No
-job waits for a slot that is so reserved: whoever leaves a startable job behind leaves a hint. A
-server's time-outs are coarse, so an armed wait ends well before the next due instant; the rest is
-waited for by this loop's clock. A new instant that is earlier than its end comes with a hint.
+A feed that has all slots for itself does not listen while they are busy, as another worker shall
+have the hint. While they are free it waits *armed*, where that saves a round trip: it reserves
+them, and the broker hands out jobs for them in the moment in which the hint comes. No job waits for
+a slot that is so reserved: whoever leaves a startable job behind leaves a hint. A server's
+time-outs are coarse, so an armed wait ends well before the next due instant; the rest is waited for
+by this loop's clock. A new instant that is earlier than its end comes with a hint.
+
+Feeds that share the slots may be hundreds, and slots are full and free again hundreds of times a
+second. So that costs them nothing: they go on listening, and have a turn at the slots when a hint
+comes. Who gets none in time passes the hint on to other workers, and listens no more until a slot
+is free, or a second has gone by. Nor does the look that they have once a second end their wait.
 
 Where a cancel may arrive: in a step. Its outcomes are put back, so nothing is lost; what its take
 brought is in nobody's memory and is given back by the membership (see `Broker`).
@@ -50,17 +53,17 @@ from trio_tasks.broker import (
     Taken,
     TakeStatus,
 )
+from trio_tasks.consumer.answers import Answers
 from trio_tasks.consumer.committer import Entry, Outcomes, step_or_halves
 from trio_tasks.consumer.debounces import Debounces
 from trio_tasks.consumer.events import Events, QueueCounters
 from trio_tasks.consumer.held import Held
 from trio_tasks.consumer.pulse import Pulse
-from trio_tasks.consumer.reports import report_death
 from trio_tasks.context import CancelReason
 from trio_tasks.environment import loop_time, monotonic
 from trio_tasks.errors import BrokerError, BrokerUnavailableError
 from trio_tasks.job import JobState
-from trio_tasks.processor.decisions import Complete, Die, Park, Release, Retry
+from trio_tasks.processor.decisions import Park
 from trio_tasks.processor.lease import stop_after_ms
 
 if TYPE_CHECKING:
@@ -74,6 +77,9 @@ log = logging.getLogger("trio_tasks.consumer")
 
 POLL_S = 1.0
 """How long a lost wake hint can go unnoticed."""
+
+PATIENCE_S = 0.01
+"""How long a hint may wait for a slot of this worker before another worker has it."""
 
 LATE_S = 0.2
 """How late a server may notice that a wait is over: it looks ten times a second when idle."""
@@ -125,20 +131,32 @@ class Feed:
         self._slots = slots
         self._attempts = attempts
         self._events = events
+        self._answers = Answers(
+            queue,
+            held=self.held,
+            outcomes=self.outcomes,
+            attempts=attempts,
+            events=events,
+            counters=counters,
+            relay=relay,
+        )
         self._new_registration = new_registration
         self._on_tick_hint = on_tick_hint
         self._on_rejoined = on_rejoined
         self._relay = relay
         self._most = MOST_WANTED
         self._hungry = False
+        self._looks = False  # it is hungry for one job only: nobody has said that there are any
+        self._crowded = False
         self._takes = 0
         self._steps = 0
-        self._enough = 1  # outcomes that make a step beside the present one worth its while
+        self._enough = 1  # outcomes, or slots, that make a second step worth its while
         self._due_at: float | None = None
         self._looked_at = -math.inf
         self._idle_pumps: list[anyio.Event] = []
         self._idle: anyio.Event | None = None
         self._wait_scope: anyio.CancelScope | None = None
+        self._waits_until = -math.inf
         self._armed = False
         self._flushed = Pulse()
         self._pause_s = FIRST_PAUSE_S
@@ -259,19 +277,29 @@ class Feed:
         if self._idle_pumps and self._worthwhile():
             self._idle_pumps.pop().set()
 
+    def has_turn(self, room: int) -> None:
+        """This feed, which stands in line, may take jobs now; there is room for so many."""
+        if self._idle_pumps and (room >= self._enough or not self._steps) and self._worthwhile():
+            self._idle_pumps.pop().set()
+
     def slots_available(self) -> None:
         """A slot is free again: the waker may wait for hints."""
+        self._crowded = False
         if self._idle is not None:
             self._idle.set()
 
     def slots_full(self) -> None:
-        """No slot is free: hints are for other workers, but where slots are reserved for them."""
+        """No slot is free: hints are for other workers, but where slots are reserved for them.
+
+        Nobody tells this to feeds that share the slots.
+        """
         if self._wait_scope is not None and not self._armed:
             self._wait_scope.cancel()
 
     def hungry(self, hungry: bool) -> None:
         """There may be jobs to take, or there are none."""
         self._hungry = hungry
+        self._looks = False
         if hungry:
             self.notify()
         else:
@@ -329,7 +357,7 @@ class Feed:
             entries = self.outcomes.draw()
             want = 0
             if (self._hungry or not self._takes) and self._takes_jobs() and not _parks(entries):
-                want = self._slots.reserve(self, self._most)
+                want = self._slots.reserve(self, 1 if self._looks else self._most)
             if not entries and not want:
                 # Others have the first turn: `line_up` brings us back.
                 self._slots.line_up(self)
@@ -368,7 +396,7 @@ class Feed:
             if reply is None:
                 self.outcomes.put_back(entries)
             else:
-                self._answered(entries, reply.applied)
+                self._answers.hear(entries, reply.applied)
             taken = None if reply is None else reply.taken
             self._handed_out(membership, taken, want)
             if reply is not None and reply.relay:
@@ -427,6 +455,12 @@ class Feed:
 
     def _taken(self, membership: Membership, taken: Taken, want: int) -> None:
         now = self._looked_at = loop_time()
+        self._take_up(membership, taken, want, now)
+        if self._due_at is not None and self._due_at < self._waits_until - LATE_S:
+            assert self._wait_scope is not None
+            self._wait_scope.cancel()  # a look has found out what a lost hint had told
+
+    def _take_up(self, membership: Membership, taken: Taken, want: int, now: float) -> None:
         match taken.status:
             case TakeStatus.TAKEN:
                 due = taken.next_due_in_ms
@@ -443,77 +477,6 @@ class Feed:
             case TakeStatus.OLD:
                 self.hungry(True)
 
-    def _answered(self, entries: list[Entry], answers: Sequence[Applied]) -> None:
-        completed = 0
-        for (held, outcome), applied in zip(entries, answers, strict=True):
-            if applied is Applied.APPLIED and isinstance(outcome.verdict, Complete):
-                self.held.discard(held)
-                completed += 1
-                if self._events.listened:
-                    self._events.publish("succeeded", held, JobState.COMPLETED)
-            else:
-                self._applied(held, outcome, applied)
-        self.counters.completed += completed
-
-    def _applied(self, held: Held, outcome: Outcome, applied: Applied) -> None:
-        if applied is Applied.REFUSED:
-            self.outcomes.waiting.append((held, self._attempts.refused(outcome, held)))
-            self._events.publish("error", held, JobState.RUNNING)
-            return
-        self.held.discard(held)
-        match applied:
-            case Applied.APPLIED:
-                self._count(held, outcome)
-            case Applied.REPEATED:
-                self._count(held, outcome)
-                self._relay(self.queue)  # the answer that was lost may have asked for it
-            case Applied.CANCELLED:
-                self.counters.cancelled += 1
-                self._events.publish("cancelled", held, JobState.CANCELLED)
-            case Applied.PARKED:
-                self.counters.parked += 1
-                self._events.publish("parked", held, JobState.DELAYED)
-            case Applied.STALE | Applied.GONE:
-                self.counters.stale += 1
-                log.warning(
-                    "job %r: the outcome of attempt %d came too late, the job is %s",
-                    outcome.token.job_id,
-                    outcome.attempt,
-                    "somebody else's" if applied is Applied.STALE else "gone",
-                )
-
-    def _count(self, held: Held, outcome: Outcome) -> None:
-        counters, verdict = self.counters, outcome.verdict
-        if isinstance(verdict, Complete):
-            counters.completed += 1
-            self._events.publish("succeeded", held, JobState.COMPLETED)
-            return
-        if outcome.error is not None and not held.asked:
-            counters.failed += 1
-            self._events.publish("failed", held, JobState.RUNNING)
-        match verdict:
-            case Retry():
-                counters.retried += 1
-                self._events.publish("retried", held, JobState.DELAYED)
-            case Park():
-                counters.parked += 1
-                self._events.publish("parked", held, JobState.DELAYED)
-            case Release(began=False) if held.cause is None:
-                pass  # it never started here
-            case Release():
-                counters.released += 1
-                self._events.publish("released", held, JobState.QUEUED)
-            case _:
-                if isinstance(verdict, Die) and not held.told:
-                    report_death(outcome, verdict)
-                kind, state = {
-                    "die": ("dead", JobState.DEAD),
-                    "skip": ("skipped", JobState.SKIPPED),
-                    "cancel": ("cancelled", JobState.CANCELLED),
-                }[verdict.step.value]
-                setattr(counters, kind, getattr(counters, kind) + 1)
-                self._events.publish(kind, held, state)
-
     # -- waker -----------------------------------------------------------------------------------
 
     async def waker(self) -> None:
@@ -521,13 +484,29 @@ class Feed:
         while True:
             if self.membership is None or self.draining or self._hungry or self._takes:
                 await self._change()
-            elif self._slots.free > 0:
+            elif self._slots.free > 0 or (self._slots.shared and not self._crowded):
                 await self._listen(self.membership)
             else:
+                self._slots.tell_when_free(self)
                 with anyio.move_on_after(self._looked_at + POLL_S - loop_time()) as scope:
                     await self._change()
                 if scope.cancelled_caught:
+                    self._crowded = False
                     self.hungry(True)
+
+    async def looker(self) -> None:
+        """Look for work once a second though no hint has come, until cancelled.
+
+        Only where hints may be lost, and where the waker does not do it between two waits.
+        """
+        if not (self._broker.remote and self._slots.shared):
+            return
+        while True:
+            await anyio.sleep(max(POLL_S / 10, self._looked_at + POLL_S - loop_time()))
+            overdue = loop_time() >= self._looked_at + POLL_S
+            if overdue and self._wait_scope is not None and not (self._hungry or self._takes):
+                self.hungry(True)
+                self._looks = True
 
     async def _change(self) -> None:
         self._idle = anyio.Event()
@@ -543,24 +522,43 @@ class Feed:
         """Wait for a hint, or until it is time to look without one; or until no slot is free."""
         due_s = math.inf if self._due_at is None else max(0.0, self._due_at - loop_time())
         want = self._reserved_to_wait() if due_s > 2 * LATE_S else 0
-        wait_s = min(POLL_S if self._broker.remote else math.inf, due_s - LATE_S * bool(want))
+        looks = self._broker.remote and not self._slots.shared
+        wait_s = min(POLL_S if looks else math.inf, due_s - LATE_S * bool(want))
         taken: Taken | None = None
+        hinted = False
         self._armed = bool(want)
+        if self._slots.shared:
+            self._waits_until = loop_time() + wait_s
         with anyio.CancelScope() as self._wait_scope:
             try:
                 if want:
                     taken = await membership.wait_and_take(wait_s, want)
                 else:
-                    await membership.wait(wait_s)
+                    hinted = await membership.wait(wait_s)
             except BrokerError:
                 await anyio.sleep(FIRST_PAUSE_S)
             finally:
                 self._armed = False
                 self._handed_out(membership, taken, want)
-        full = self._wait_scope.cancelled_caught
-        self._wait_scope = None
-        if taken is None and not full:
+        given_up = self._wait_scope.cancelled_caught
+        self._wait_scope, self._waits_until = None, -math.inf
+        if taken is None and not given_up:
             self.hungry(True)
+            if hinted and self._slots.shared and self._slots.room <= 0:
+                await self._pass_on(membership)
+
+    async def _pass_on(self, membership: Membership) -> None:
+        """Wait until a slot is found for what a hint may have told of, or leave it to others."""
+        with anyio.move_on_after(PATIENCE_S) as scope:
+            while self._hungry and not self._takes:
+                await self._change()
+        if scope.cancelled_caught and not self._takes:
+            self._crowded = True
+            self.hungry(False)
+            try:
+                await membership.step((), 0)
+            except BrokerError as error:
+                self._report(error)  # others look once a second
 
 
 def _parks(entries: list[Entry]) -> bool:

@@ -43,9 +43,13 @@ _LEARNS: Final = 0.02
 
 
 class Prefetch:
-    """How many jobs may lie ready beyond the slots."""
+    """How many jobs may lie ready beyond the slots.
 
-    __slots__ = ("_budget_s", "_slots", "_slowest_s", "_usual_s")
+    Attributes:
+        most: so many jobs beyond the slots would begin soon enough.
+    """
+
+    __slots__ = ("_budget_s", "_slots", "_slowest_s", "_usual_s", "most")
 
     def __init__(self, concurrency: int) -> None:
         """Nothing is prefetched yet.
@@ -53,20 +57,11 @@ class Prefetch:
         Args:
             concurrency: how many slots work off what lies ready.
         """
+        self.most = 0
         self._slots = concurrency
         self._budget_s = concurrency * AHEAD_S
         self._slowest_s = 2 * self._budget_s
         self._usual_s = 0.0
-
-    @property
-    def most(self) -> int:
-        """So many jobs beyond the slots would begin soon enough."""
-        most = MOST_AHEAD
-        if self._slowest_s * most > self._budget_s:
-            most = int(self._budget_s / self._slowest_s)
-        if self._usual_s * most > IN_TURN_S:
-            most = int(IN_TURN_S / self._usual_s)
-        return most
 
     def ran(self, seconds: float, *, suspended: bool) -> None:
         """A slot was busy with one job for so long.
@@ -76,10 +71,17 @@ class Prefetch:
             suspended: whether the handler let other slots work meanwhile.
         """
         slowest_s = _FORGETS * self._slowest_s
-        self._slowest_s = max(seconds, slowest_s)
+        self._slowest_s = slowest_s = max(slowest_s, seconds)
         share_s = seconds / self._slots if suspended else seconds
-        self._usual_s += _LEARNS * (share_s - self._usual_s)
+        self._usual_s = usual_s = self._usual_s + _LEARNS * (share_s - self._usual_s)
+        most = MOST_AHEAD
+        if slowest_s * most > self._budget_s:
+            most = int(self._budget_s / slowest_s)
+        if usual_s * most > IN_TURN_S:
+            most = int(IN_TURN_S / usual_s)
+        self.most = most
 
     def was_late(self) -> None:
         """A job did not begin in time: take none ahead until handlers have been fast again."""
         self._slowest_s = max(self._slowest_s, 2 * self._budget_s)
+        self.most = 0

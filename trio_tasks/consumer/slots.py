@@ -31,6 +31,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -40,6 +41,7 @@ from trio_tasks.consumer.held import Held
 from trio_tasks.consumer.prefetch import LATE_S, Prefetch
 from trio_tasks.consumer.pulse import Pulse
 from trio_tasks.environment import loop_clock, loop_time
+from trio_tasks.native import Event, native
 from trio_tasks.strays import cancellable_task, forget, is_stray, say_ignored
 
 if TYPE_CHECKING:
@@ -106,10 +108,12 @@ class Slots:
         self._prefetch = Prefetch(concurrency)
         self._suspensions = 0
         self._filled = Pulse()
-        self._parked: dict[Slot, anyio.Event] = {}  # the last one to park is woken first
+        self._new_event = native().new_event
+        self._parked: dict[Slot, Event] = {}  # the last one to park is woken first
         self._rung = 0  # slots that were woken and do not run yet
         self._feeds: list[Feed] = []
         self._line: deque[Feed] = deque()
+        self._crowded_out: dict[Feed, None] = {}
         self._idle: anyio.Event | None = None
 
     # -- reserving -------------------------------------------------------------------------------
@@ -146,15 +150,18 @@ class Slots:
         granted = min(most, available, max(1, room // (len(line) + 1)))
         was_free = self.free > 0
         self.free -= granted
-        if was_free and self.free <= 0:
-            for other in self._feeds:
-                other.slots_full()
+        if was_free and self.free <= 0 and not self.shared:
+            feed.slots_full()
         return granted
 
     def line_up(self, feed: Feed) -> None:
         """`feed` has work and no slot: it is told when one is free, and has its turn."""
         if feed not in self._line:
             self._line.append(feed)
+
+    def tell_when_free(self, feed: Feed) -> None:
+        """No slot is free: tell `feed` when one is, which does not stand in line meanwhile."""
+        self._crowded_out[feed] = None
 
     def step_out(self, feed: Feed) -> None:
         """`feed` has no more use for a slot: those behind it move up."""
@@ -168,15 +175,21 @@ class Slots:
             return
         was_full = self.free <= 0
         self.free += count
-        if was_full and self.free > 0:
-            for feed in self._feeds:
+        if was_full and self.free > 0 and self._crowded_out:
+            crowded_out, self._crowded_out = self._crowded_out, {}
+            for feed in crowded_out:
                 feed.slots_available()
         self._call_line()
 
     def _call_line(self) -> None:
-        if self._line:
-            for feed in tuple(self._line):
-                feed.notify()
+        if not self._line:
+            return
+        room = self.free + self._prefetch.most
+        if room > 0 and len(self._line) == 1:
+            self._line[0].has_turn(room)
+        elif room > 0:
+            for feed in tuple(islice(self._line, room)):
+                feed.has_turn(room)
 
     # -- filling ---------------------------------------------------------------------------------
 
@@ -292,9 +305,12 @@ class Slots:
                 await checkpoint()  # it is raised here, or has been raised
                 return
             now = clock()
-            self._prefetch.ran(now - began, suspended=self._suspensions != suspensions)
+            suspended = self._suspensions != suspensions
+            self._prefetch.ran(now - began, suspended=suspended)
             began = now
-            if now - since > UNINTERRUPTED:
+            if suspended:
+                since = now  # others ran meanwhile
+            elif now - since > UNINTERRUPTED:
                 await checkpoint()
                 since = began = clock()
 
@@ -309,7 +325,7 @@ class Slots:
             self.free += 1
 
     async def _park(self, slot: Slot) -> None:
-        bell = self._parked[slot] = anyio.Event()
+        bell = self._parked[slot] = self._new_event()
         try:
             await bell.wait()
         finally:

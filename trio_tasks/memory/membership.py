@@ -43,6 +43,8 @@ class MemoryMembership:
         with self._store.step(self._queue) as (queue, now_ms):
             rows, taken = len(queue.out), None
             applied = [committing.commit(queue, outcome, now_ms) for outcome in outcomes]
+            if not outcomes and not want:
+                queue.startable = True
             if want:
                 taken = taking.take(queue, self._incarnation, want, now_ms, lease_ms=self._lease_ms)
             return StepReply(applied, taken, relay=len(queue.out) > rows)

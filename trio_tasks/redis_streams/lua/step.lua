@@ -8,6 +8,7 @@
 --          ms until the next tick (-1: none), then per level {level, {entry, id, blob, extra …}};
 --          answers has one letter per outcome: A applied, R repeated, X cancelled instead,
 --          P parked instead, S stale, G gone, E refused; relay: 1 if the outbox has new rows
+-- HINT     with neither sections nor want it leaves one: its caller has one that he cannot use
 -- KEEPS    an outcome is applied once, and only while its start is the present one; every
 --          hand-out is a counted start, named by (incarnation, entry, deliveries)
 -- AGAIN    answers R and takes more: with want > 0 it is never sent again
@@ -26,6 +27,7 @@ if sections > 0 then
   answers = commit(8, sections)
 end
 if want == 0 then
+  startable = startable or sections == 0
   conclude()
   return { answers, relay }
 end
