@@ -5,11 +5,11 @@ Theory of operation
 Each queue has a *lane*. An emit that finds its lane free goes out at once, in its caller's own
 task. Those that come while it is under way gather, without a timer, in the next *step*, and
 *carriers* send one step after the other: tasks of the broker's nursery, so that a caller who is
-cancelled does not take the others' jobs with it. A second carrier helps where a step is full enough
-to be worth its while: then the server works on one step while the callers of the other go on. When
-nothing gathers any more the lane is free again. An emit of more than one step's worth of jobs
-gathers with nobody: it goes out by itself, several steps in one round trip, while the lane serves
-the others.
+cancelled does not take the others' jobs with it. Where steps are large enough there are two of
+them, each with half of the callers: the server works on one step while the callers of the other go
+on. When nothing gathers any more the lane is free again. An emit of more than one step's worth of
+jobs gathers with nobody: it goes out by itself, several steps in one round trip, while the lane
+serves the others.
 
 An emit may be repeated without harm (a minted id, or the emit number of a chosen one, names it),
 so a step whose answer was lost is sent again until the deadline. Each caller has its own: when a
@@ -41,20 +41,21 @@ __all__ = ["Emits"]
 
 _STEPS_IN_FLIGHT: Final = 8  # keeps the server busy; more would only hold memory
 
-
 _CARRIERS: Final = 2
 
-_ENOUGH: Final = 64
-"""Jobs that make a step beside the present one worth its while."""
+_ENOUGH: Final = 8
+"""Jobs that make a step beside another one worth its while (measured: with fewer a round trip more
+costs the client what it gains, with 8 they cancel out)."""
 
 
 class _Caller:
     """An emit that waits for others to carry it."""
 
-    __slots__ = ("answer", "deadline", "gave_up", "jobs")
+    __slots__ = ("answer", "deadline", "gave_up", "jobs", "step")
 
-    def __init__(self, jobs: Sequence[NewJob], deadline: float) -> None:
+    def __init__(self, jobs: Sequence[NewJob], deadline: float, step: _Step) -> None:
         self.jobs = jobs
+        self.step = step
         self.deadline = deadline
         self.gave_up = False
         self.answer: list[Emitted] | BrokerError | None = None
@@ -70,6 +71,21 @@ class _Step:
         self.jobs = self.bytes = 0
         self.told = native().new_event()
 
+    def halved(self) -> _Step:
+        """Leave the later half of the callers to another step."""
+        other, half = _Step(), len(self.callers) // 2
+        self.callers, other.callers = self.callers[:half], self.callers[half:]
+        for caller in other.callers:
+            caller.step = other
+        other.reckon()
+        self.reckon()
+        return other
+
+    def reckon(self) -> None:
+        """Find out anew how much it carries."""
+        self.jobs = sum(len(caller.jobs) for caller in self.callers)
+        self.bytes = sum(_size(caller.jobs) for caller in self.callers)
+
     def tell(self) -> None:
         """Wake all callers; those that have no answer yet will wait on."""
         told, self.told = self.told, native().new_event()
@@ -77,12 +93,18 @@ class _Step:
 
 
 class _Lane:
-    """One queue: how many steps are under way, and those that gather, oldest first."""
+    """One queue.
 
-    __slots__ = ("steps", "under_way")
+    Attributes:
+        steps: those that gather, oldest first.
+        under_way: how many have been sent and not been answered.
+        coming: carriers that will look for a step in a moment.
+    """
+
+    __slots__ = ("coming", "steps", "under_way")
 
     def __init__(self) -> None:
-        self.under_way = 0
+        self.under_way = self.coming = 0
         self.steps: deque[_Step] = deque()
 
     def step_for(self, jobs: Sequence[NewJob]) -> _Step:
@@ -95,6 +117,12 @@ class _Lane:
         step.jobs += number
         step.bytes += size
         return step
+
+    def is_worthwhile(self) -> bool:
+        """Whether a step may go out now."""
+        if not self.steps or self.under_way == _CARRIERS:
+            return False
+        return not self.under_way or self.steps[0].jobs >= _ENOUGH
 
     def close(self) -> None:
         """Whoever still waits does so in vain."""
@@ -131,15 +159,14 @@ class Emits:
         if len(jobs) > 1 and (len(jobs) > BATCH or _size(jobs) > STEP_BYTES):
             return await self._in_bulk(queue, jobs)
         lane = self._lanes[queue]
-        if lane.under_way:
+        if lane.under_way or lane.coming:
             return await self._with_others(queue, lane, jobs)
         lane.under_way = 1
         try:
             return await self._alone(queue, jobs, loop_time() + self._link.timeout)
         finally:
             lane.under_way -= 1
-            if lane.steps and lane.under_way < _CARRIERS:
-                self._start_carrier(queue, lane)
+            self._call_carrier(queue, lane)
 
     async def _alone(self, queue: str, jobs: Sequence[NewJob], deadline: float) -> list[Emitted]:
         try:
@@ -165,43 +192,50 @@ class Emits:
         return emitted
 
     async def _with_others(self, queue: str, lane: _Lane, jobs: Sequence[NewJob]) -> list[Emitted]:
-        caller = _Caller(jobs, loop_time() + self._link.timeout)
-        step = lane.step_for(jobs)
-        step.callers.append(caller)
-        if step.jobs >= _ENOUGH and lane.under_way < _CARRIERS:
-            self._start_carrier(queue, lane)
+        caller = _Caller(jobs, loop_time() + self._link.timeout, lane.step_for(jobs))
+        caller.step.callers.append(caller)
+        self._call_carrier(queue, lane)
         try:
             while caller.answer is None:
-                await step.told.wait()
+                await caller.step.told.wait()
         finally:
             caller.gave_up = True
         if isinstance(caller.answer, BrokerError):
             raise _told_to(jobs, caller.answer) from caller.answer
         return caller.answer
 
-    def _start_carrier(self, queue: str, lane: _Lane) -> None:
+    def _call_carrier(self, queue: str, lane: _Lane) -> None:
+        if lane.coming or not lane.is_worthwhile():
+            return
         if self._link.over:
             lane.close()
         else:
-            lane.under_way += 1
+            lane.coming += 1
             self._tasks.start_soon(protected(self._carry), queue, lane)
 
     async def _carry(self, queue: str, lane: _Lane) -> None:
         """Send what has gathered, and what gathers meanwhile, until nothing has."""
         try:
-            while lane.steps and not self._link.over:
+            while lane.is_worthwhile() and not self._link.over:
                 step = lane.steps.popleft()
+                lane.coming -= 1
+                lane.under_way += 1
                 try:
+                    if lane.under_way < _CARRIERS and len(step.callers) >= 2 * _ENOUGH:
+                        lane.steps.appendleft(step.halved())
+                        self._call_carrier(queue, lane)
                     await self._carry_once(queue, step)
                 finally:
+                    lane.coming += 1
+                    lane.under_way -= 1
                     if step.callers:
                         lane.steps.appendleft(step)
                 # Those that were told run now, in whatever order, and may have more to emit.
                 await anyio.lowlevel.checkpoint()
                 await anyio.lowlevel.checkpoint()
         finally:
-            lane.under_way -= 1
-            if self._link.over or not lane.under_way:
+            lane.coming -= 1
+            if self._link.over or not (lane.under_way or lane.coming):
                 lane.close()
 
     async def _carry_once(self, queue: str, step: _Step) -> None:
