@@ -349,6 +349,23 @@ async def test_idle_queues_that_share_slots_reserve_none(calls: list[Any]) -> No
         assert slots_of(manager).free == 4
 
 
+async def test_a_job_begins_before_its_worker_waits_for_the_next(calls: list[Any]) -> None:
+    broker = FaultyBroker(uuid.uuid4().hex, arms=True)
+    manager = manager_on(broker, concurrency=4)
+
+    @manager.handler("job")
+    async def handler(job: Job[int]) -> None:
+        calls.append(slots_of(manager).free)
+
+    async with manager:
+        await manager.start()
+        await anyio.sleep(1)
+        assert slots_of(manager).free == 0, "all are reserved"
+        await manager.emit(handler, 1)
+        await manager.until_idle()
+    assert calls == [3]
+
+
 async def test_an_idle_worker_leaves_at_once_though_slots_are_reserved(calls: list[Any]) -> None:
     broker = FaultyBroker(uuid.uuid4().hex, arms=True)
     manager = manager_on(broker, concurrency=4)

@@ -212,7 +212,8 @@ async def test_many_who_emit_share_two_steps_by_halves(server: ServerProcess) ->
     async with world_on(server) as world:
         broker: Any = world.broker
         emits = broker._session.emits
-        carry, halves = emits._carry_once, []
+        carry = emits._carry_once
+        halves: list[int] = []
 
         async def watched(queue: str, step: Any) -> None:
             halves.append(len(step.callers))

@@ -41,6 +41,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from trio_tasks.broker import (
     Applied,
@@ -542,6 +543,8 @@ class Feed:
                 self._handed_out(membership, taken, want)
         given_up = self._wait_scope.cancelled_caught
         self._wait_scope, self._waits_until = None, -math.inf
+        if taken is not None and taken.deliveries:
+            await checkpoint()  # what came begins first: to wait anew takes longer than to begin
         if taken is None and not given_up:
             self.hungry(True)
             if hinted and self._slots.shared and self._slots.room <= 0:
