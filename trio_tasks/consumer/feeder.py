@@ -26,8 +26,9 @@ by this loop's clock. A new instant that is earlier than its end comes with a hi
 
 Feeds that share the slots may be hundreds, and slots are full and free again hundreds of times a
 second. So that costs them nothing: they go on listening, and have a turn at the slots when a hint
-comes. Who gets none in time passes the hint on to other workers, and listens no more until a slot
-is free, or a second has gone by. Nor does the look that they have once a second end their wait.
+comes. Who gets none in time passes the hint on to other workers, and goes on standing in line: so
+the next slot that is free is its own, however much there is to do in other queues. Nor does the
+look that they have once a second end their wait.
 
 Where a cancel may arrive: in a step. Its outcomes are put back, so nothing is lost; what its take
 brought is in nobody's memory and is given back by the membership (see `Broker`).
@@ -148,7 +149,6 @@ class Feed:
         self._most = MOST_WANTED
         self._hungry = False
         self._looks = False  # it is hungry for one job only: nobody has said that there are any
-        self._crowded = False
         self._takes = 0
         self._steps = 0
         self._enough = 1  # outcomes, or slots, that make a second step worth its while
@@ -285,7 +285,6 @@ class Feed:
 
     def slots_available(self) -> None:
         """A slot is free again: the waker may wait for hints."""
-        self._crowded = False
         if self._idle is not None:
             self._idle.set()
 
@@ -485,14 +484,13 @@ class Feed:
         while True:
             if self.membership is None or self.draining or self._hungry or self._takes:
                 await self._change()
-            elif self._slots.free > 0 or (self._slots.shared and not self._crowded):
+            elif self._slots.free > 0 or self._slots.shared:
                 await self._listen(self.membership)
             else:
                 self._slots.tell_when_free(self)
                 with anyio.move_on_after(self._looked_at + POLL_S - loop_time()) as scope:
                     await self._change()
                 if scope.cancelled_caught:
-                    self._crowded = False
                     self.hungry(True)
 
     async def looker(self) -> None:
@@ -551,13 +549,14 @@ class Feed:
                 await self._pass_on(membership)
 
     async def _pass_on(self, membership: Membership) -> None:
-        """Wait until a slot is found for what a hint may have told of, or leave it to others."""
+        """Wait until a slot is found for what a hint may have told of, or tell others too.
+
+        The feed goes on standing in line: whoever has a slot first has the job.
+        """
         with anyio.move_on_after(PATIENCE_S) as scope:
             while self._hungry and not self._takes:
                 await self._change()
         if scope.cancelled_caught and not self._takes:
-            self._crowded = True
-            self.hungry(False)
             try:
                 await membership.step((), 0)
             except BrokerError as error:
