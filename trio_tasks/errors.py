@@ -132,7 +132,7 @@ class JobFailedError(TrioTasksError):
         if stood_in_by is not None:
             text += f", job {stood_in_by!r} stood in for it"
         if error is not None:
-            text += "; its text and traceback: .error.message, .error.traceback"
+            text += "; see error.message and error.traceback of this exception"
         super().__init__(text)
         self.id = id
         self.state = state

@@ -437,6 +437,7 @@ class TaskManager(Handlers[A], Generic[A]):
 
         It is durable when it returns. Concurrent emits share round trips. With `repeat=` a
         schedule is stored, and the ref is that of its next occurrence. See `EmitOptions`.
+        Cancelled: it may have been stored all the same; to repeat it safely, give an `id`.
 
         Raises (at the call):
             ConfigurationError: a wrong event or option.

@@ -97,7 +97,7 @@ async def test_the_place_that_the_log_names_shows_the_text_and_the_traceback(
         error = (await tasks.queue("default").job(ref.id)).error
     assert error is not None
     assert "s3cret" in error.traceback
-    assert str(failed.value).endswith("; its text and traceback: .error.message, .error.traceback")
+    assert str(failed.value).endswith("; see error.message and error.traceback of this exception")
     assert failed.value.error is not None
     assert failed.value.error.traceback == error.traceback
     assert "s3cret" not in caplog.text + str(failed.value)
