@@ -234,6 +234,39 @@ async def test_many_who_emit_share_two_steps_by_halves(server: ServerProcess) ->
 
 
 @timely
+async def test_those_who_emit_return_though_the_other_half_of_their_step_has_given_up(
+    server: ServerProcess,
+) -> None:
+    async with world_on(server) as world:
+        await world.emit()
+        patience = anyio.CancelScope()
+
+        async def impatient() -> None:
+            with anyio.CancelScope() as scope:
+                impatience.append(scope)
+                await world.emit()
+
+        impatience: list[anyio.CancelScope] = []
+        server.freeze()
+        with patience:
+            async with anyio.create_task_group() as tasks:
+                for emit, emitters in ((world.emit, 1), (world.emit, 8), (impatient, 8)):
+                    for _ in range(emitters):
+                        tasks.start_soon(emit)
+                    await anyio.wait_all_tasks_blocked()
+                for _ in range(8):
+                    tasks.start_soon(world.emit)
+                await anyio.wait_all_tasks_blocked()
+                for scope in impatience:
+                    scope.cancel()
+                await anyio.wait_all_tasks_blocked()
+                server.thaw()
+                patience.deadline = anyio.current_time() + 10
+        assert not patience.cancelled_caught
+        assert (await world.counts()).queued == 18
+
+
+@timely
 async def test_a_second_step_of_emits_goes_out_beside_the_first_if_it_carries_many_and_no_third(
     server: ServerProcess,
 ) -> None:

@@ -242,6 +242,7 @@ class Emits:
         """Send a step; whoever was not told stays among its callers."""
         callers = step.callers = [caller for caller in step.callers if not caller.gave_up]
         if not callers:
+            step.tell()  # those of its other half may have begun to wait before it was halved
             return
         try:
             call = self._enqueue(queue, [job for caller in callers for job in caller.jobs])
