@@ -498,6 +498,40 @@ async def test_a_hint_for_which_a_busy_worker_of_many_queues_finds_no_slot_is_pa
     assert calls == [("one", 5), ("two", 0)]
 
 
+async def test_a_queue_with_little_to_do_has_its_turn_beside_one_that_keeps_the_slots_busy(
+    broker: FaultyBroker, calls: list[Any]
+) -> None:
+    manager = manager_on(broker, concurrency=2)
+    one, two = _sleeping(manager, "one", calls), _sleeping(manager, "two", calls)
+    async with manager:
+        await manager.start()
+        await manager.emit_many([Emit(one, 0.1) for _ in range(100)])
+        for number in range(1, 11):
+            await anyio.sleep(0.13)
+            await manager.emit(two, 0)
+            began = anyio.current_time()
+            await eventually(lambda so_far=number: calls.count(("two", 0)) == so_far)
+            assert anyio.current_time() - began < 0.11
+        await manager.until_idle()
+        check_slots(manager)
+
+
+async def test_a_hint_that_overtakes_the_answer_of_a_take_is_not_lost(
+    broker: FaultyBroker, calls: list[Any]
+) -> None:
+    manager = manager_on(broker, concurrency=1)
+    one, _ = _sleeping(manager, "one", calls), _sleeping(manager, "two", calls)
+    async with manager:
+        await manager.start()
+        broker.answer_delays["step"] = 0.05
+        for number in range(60):
+            await manager.emit(one, 0)
+            await eventually(lambda so_far=number: len(calls) > so_far, within=1)
+            await anyio.sleep(0.007 * (number % 13))
+        await manager.until_idle()
+        check_slots(manager)
+
+
 async def test_a_hint_waits_for_a_slot_that_is_free_soon(
     broker: FaultyBroker, calls: list[Any]
 ) -> None:

@@ -28,7 +28,8 @@ Feeds that share the slots may be hundreds, and slots are full and free again hu
 second. So that costs them nothing: they go on listening, and have a turn at the slots when a hint
 comes. Who gets none in time passes the hint on to other workers, and goes on standing in line: so
 the next slot that is free is its own, however much there is to do in other queues. Nor does the
-look that they have once a second end their wait.
+look that they have once a second end their wait. As they listen while takes are under way, a hint
+may overtake the answer of a take that found nothing before it: that answer leaves them hungry.
 
 Where a cancel may arrive: in a step. Its outcomes are put back, so nothing is lost; what its take
 brought is in nobody's memory and is given back by the membership (see `Broker`).
@@ -149,6 +150,7 @@ class Feed:
         self._most = MOST_WANTED
         self._hungry = False
         self._looks = False  # it is hungry for one job only: nobody has said that there are any
+        self._told = False  # that there may be jobs, since the last take went out
         self._takes = 0
         self._steps = 0
         self._enough = 1  # outcomes, or slots, that make a second step worth its while
@@ -380,6 +382,8 @@ class Feed:
         self._steps += 1
         self._enough = self._slots.quarter
         self._takes += bool(want)
+        if want:
+            self._told = False
         self.outcomes.under_way += len(entries)
         reply: StepReply | None = None
         try:
@@ -466,11 +470,11 @@ class Feed:
                 due = taken.next_due_in_ms
                 self._due_at = None if due is None else now + due / 1000
                 self._on_tick_hint(self.queue, taken.next_tick_in_ms)
-                self.hungry(len(taken.deliveries) >= want)
+                self.hungry(len(taken.deliveries) >= want or self._told)
             case TakeStatus.PAUSED:
                 self._due_at = None  # what is due waits too; `resume` wakes us
                 self._on_tick_hint(self.queue, taken.next_tick_in_ms)
-                self.hungry(False)
+                self.hungry(self._told)
             case TakeStatus.DEAD:
                 if membership is self.membership:
                     self.died()
@@ -545,6 +549,7 @@ class Feed:
             await checkpoint()  # what came begins first: to wait anew takes longer than to begin
         if taken is None and not given_up:
             self.hungry(True)
+            self._told = True
             if hinted and self._slots.shared and self._slots.room <= 0:
                 await self._pass_on(membership)
 
@@ -554,9 +559,9 @@ class Feed:
         The feed goes on standing in line: whoever has a slot first has the job.
         """
         with anyio.move_on_after(PATIENCE_S) as scope:
-            while self._hungry and not self._takes:
+            while self._hungry and self._told:
                 await self._change()
-        if scope.cancelled_caught and not self._takes:
+        if scope.cancelled_caught and self._told:
             try:
                 await membership.step((), 0)
             except BrokerError as error:
