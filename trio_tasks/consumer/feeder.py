@@ -546,7 +546,10 @@ class Feed:
         given_up = self._wait_scope.cancelled_caught
         self._wait_scope, self._waits_until = None, -math.inf
         if taken is not None and taken.deliveries:
-            await checkpoint()  # what came begins first: to wait anew takes longer than to begin
+            # What came begins first: to wait anew takes longer than to begin. The slot that was
+            # woken runs in the first of these passes of the loop, but perhaps after this task.
+            await checkpoint()
+            await checkpoint()
         if taken is None and not given_up:
             self.hungry(True)
             self._told = True
