@@ -79,6 +79,7 @@ class _Step:
             caller.step = other
         other.reckon()
         self.reckon()
+        self.tell()  # each waits for its own half from now on, whichever is answered first
         return other
 
     def reckon(self) -> None:
@@ -242,7 +243,6 @@ class Emits:
         """Send a step; whoever was not told stays among its callers."""
         callers = step.callers = [caller for caller in step.callers if not caller.gave_up]
         if not callers:
-            step.tell()  # those of its other half may have begun to wait before it was halved
             return
         try:
             call = self._enqueue(queue, [job for caller in callers for job in caller.jobs])
