@@ -229,7 +229,8 @@ async def test_many_who_emit_share_two_steps_by_halves(server: ServerProcess) ->
             for _ in range(32):
                 tasks.start_soon(emitter)
         assert (await world.counts()).queued == 640
-    assert sum(10 <= half <= 22 for half in halves) >= len(halves) * 3 / 4
+    # They drift apart by chance, but neither is ever smaller than what is worth a round trip.
+    assert sum(8 <= half <= 24 for half in halves) >= len(halves) * 3 / 4
     assert len(halves) <= 640 / 16 + 8
 
 
