@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 
 from tests.faulty_broker import FaultyBroker
-from trio_tasks import TaskManager
+from trio_tasks import Job, TaskManager
 from trio_tasks.broker import RECORD_VERSION, Broker, NewJob, Record, Stored
 from trio_tasks.consumer.consumer import ConsumerCore
 from trio_tasks.consumer.feeder import Feed
@@ -22,12 +22,14 @@ from trio_tasks.memory import MemoryBroker
 __all__ = [
     "check_slots",
     "consumer_of",
+    "counting",
     "emit",
     "engine_of",
     "eventually",
     "feed_of",
     "manager_on",
     "onlooker",
+    "sleeper",
     "slots_of",
     "stored",
 ]
@@ -39,6 +41,32 @@ def manager_on(broker: FaultyBroker, **options: Any) -> TaskManager[Any]:
     manager = TaskManager("memory://", **options)
     manager._new_broker = lambda: broker
     return manager
+
+
+def counting(manager: TaskManager[Any], calls: list[Any], seconds: float = 0.0) -> Any:
+    """A handler of "job" that says what it was called with."""
+
+    @manager.handler("job")
+    async def handler(job: Job[Any]) -> None:
+        calls.append(job.data)
+        if seconds:
+            await anyio.sleep(seconds)
+
+    return handler
+
+
+def sleeper(
+    manager: TaskManager[Any], queue: str = "default", calls: list[Any] | None = None
+) -> Any:
+    """A handler of a queue's own event that sleeps as long as its data say, and then says so."""
+
+    @manager.handler(f"sleep-{queue}", queue=queue)
+    async def sleep(job: Job[float]) -> None:
+        await anyio.sleep(job.data)
+        if calls is not None:
+            calls.append((queue, job.data))
+
+    return sleep
 
 
 def engine_of(manager: TaskManager[Any]) -> Engine:

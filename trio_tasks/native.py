@@ -1,4 +1,4 @@
-"""What a round trip needs of the running event loop, without AnyIO's wrappers around it.
+"""What round trips and slots need of the running event loop, without AnyIO's wrappers around it.
 
 They look for the loop at each call, which is a fifth of what a lone request costs on Trio
 (measured). On asyncio AnyIO's own are used: its events and checkpoints are more than asyncio's.

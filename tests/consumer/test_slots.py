@@ -18,6 +18,7 @@ from tests.workshop import (
     feed_of,
     manager_on,
     onlooker,
+    sleeper,
     slots_of,
     stored,
 )
@@ -27,14 +28,6 @@ from trio_tasks.consumer.held import Held
 from trio_tasks.consumer.slots import Slot, Slots
 
 pytestmark = pytest.mark.anyio
-
-
-def _sleeper(manager: TaskManager[Any], queue: str = "default") -> Any:
-    @manager.handler(f"sleep-{queue}", queue=queue)
-    async def sleep(job: Job[float]) -> None:
-        await anyio.sleep(job.data)
-
-    return sleep
 
 
 # -- counting --------------------------------------------------------------------------------------
@@ -107,7 +100,7 @@ async def test_as_many_jobs_run_at_once_as_there_are_slots_however_they_come(
     broker: FaultyBroker,
 ) -> None:
     manager = manager_on(broker, concurrency=4)
-    sleep = _sleeper(manager)
+    sleep = sleeper(manager)
     async with manager:
         await manager.start()
         for _ in range(4):
@@ -231,7 +224,7 @@ async def test_a_cancel_in_the_tick_in_which_a_job_ends_hits_no_other_job(
 async def test_a_cancel_for_a_job_that_has_ended_does_nothing(broker: FaultyBroker) -> None:
     manager = manager_on(broker, concurrency=1)
     broker.delay = 0.1  # the outcome is on its way for so long
-    sleep = _sleeper(manager)
+    sleep = sleeper(manager)
     async with manager:
         await manager.start()
         ref = await manager.emit(sleep, 0.01)
@@ -258,7 +251,7 @@ async def test_a_job_that_swallows_its_cancel_does_not_take_the_next_one_with_it
             return "swallowed"  # noqa: ASYNC104 - as above
         return "never"
 
-    sleep = _sleeper(manager)
+    sleep = sleeper(manager)
     async with manager:
         await manager.start()
         for _ in range(3):
@@ -286,7 +279,7 @@ async def test_a_cancel_beside_exceptions_of_the_handlers_own_fails_or_cancels_t
             nursery.start_soon(fails_while_it_is_cancelled)
             nursery.start_soon(anyio.sleep, 60)
 
-    sleep = _sleeper(manager)
+    sleep = sleeper(manager)
     async with manager:
         await manager.start()
         ref = await manager.emit(mixed)
@@ -351,7 +344,7 @@ async def test_a_cancelled_error_of_somebody_elses_task_fails_the_job_not_the_sl
         task.cancel()
         await anyio.sleep(60)
 
-    sleep = _sleeper(manager)
+    sleep = sleeper(manager)
     async with manager:
         await manager.start()
         refs = [await manager.emit(handler), await manager.emit(own)]
@@ -366,7 +359,7 @@ async def test_a_cancelled_error_of_somebody_elses_task_fails_the_job_not_the_sl
 
 async def test_a_busy_queue_does_not_keep_a_slot_from_another_one(broker: FaultyBroker) -> None:
     manager = manager_on(broker, concurrency=1)
-    busy, rare = _sleeper(manager, "busy"), _sleeper(manager, "rare")
+    busy, rare = sleeper(manager, "busy"), sleeper(manager, "rare")
     async with manager:
         await manager.emit_many([Emit(busy, 1) for _ in range(50)])
         await manager.start()
@@ -442,7 +435,7 @@ async def test_a_queue_that_cannot_be_joined_does_not_stop_the_others(
     remote: FaultyBroker,
 ) -> None:
     manager = manager_on(remote, concurrency=1, lease=600)
-    one, two = _sleeper(manager, "one"), _sleeper(manager, "two")
+    one, two = sleeper(manager, "one"), sleeper(manager, "two")
     async with manager:
         await manager.start()
         hog = await manager.emit(two, 1)
@@ -458,7 +451,7 @@ async def test_a_queue_that_cannot_be_joined_does_not_stop_the_others(
 
 async def test_a_paused_queue_does_not_stop_the_others(broker: FaultyBroker) -> None:
     manager = manager_on(broker, concurrency=1)
-    one, two = _sleeper(manager, "one"), _sleeper(manager, "two")
+    one, two = sleeper(manager, "one"), sleeper(manager, "two")
     async with manager:
         await manager.emit_many([Emit(one, 0.1) for _ in range(10)])
         await manager.start()

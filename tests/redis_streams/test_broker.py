@@ -189,19 +189,25 @@ async def test_streamdb_must_reach_the_same_keyspace(shared: ServerProcess) -> N
 # --- Emitting ---------------------------------------------------------------------------------
 
 
+async def emit_together(world: World, *, emitters: int, times: int) -> None:
+    """Tasks that each emit one job after the other."""
+
+    async def emitter() -> None:
+        for _ in range(times):
+            await world.emit()
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(emitters):
+            tasks.start_soon(emitter)
+
+
 @timely
 async def test_emits_at_the_same_time_share_round_trips(server: ServerProcess) -> None:
     async with world_on(server) as world:
         with Admin(server.url) as admin:
             admin.do("CONFIG", "RESETSTAT")
 
-            async def emitter() -> None:
-                for _ in range(40):
-                    await world.emit()
-
-            async with anyio.create_task_group() as tasks:
-                for _ in range(6):
-                    tasks.start_soon(emitter)
+            await emit_together(world, emitters=6, times=40)
             assert (await world.counts()).queued == 240
             # Who has been answered and emits again finds the others in the step that gathers.
             assert admin.calls("evalsha") + admin.calls("eval") <= 240 / 6 + 6
@@ -221,13 +227,7 @@ async def test_many_who_emit_share_two_steps_by_halves(server: ServerProcess) ->
 
         emits._carry_once = watched
 
-        async def emitter() -> None:
-            for _ in range(20):
-                await world.emit()
-
-        async with anyio.create_task_group() as tasks:
-            for _ in range(32):
-                tasks.start_soon(emitter)
+        await emit_together(world, emitters=32, times=20)
         assert (await world.counts()).queued == 640
     # They drift apart by chance, but neither is ever smaller than what is worth a round trip.
     assert sum(8 <= half <= 24 for half in halves) >= len(halves) * 3 / 4

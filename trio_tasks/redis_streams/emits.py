@@ -51,11 +51,13 @@ costs the client what it gains, with 8 they cancel out)."""
 class _Caller:
     """An emit that waits for others to carry it."""
 
-    __slots__ = ("answer", "deadline", "gave_up", "jobs", "step")
+    __slots__ = ("answer", "bytes", "deadline", "gave_up", "jobs", "step")
 
-    def __init__(self, jobs: Sequence[NewJob], deadline: float, step: _Step) -> None:
+    step: _Step  # that it goes out in
+
+    def __init__(self, jobs: Sequence[NewJob], deadline: float) -> None:
         self.jobs = jobs
-        self.step = step
+        self.bytes = _size(jobs)
         self.deadline = deadline
         self.gave_up = False
         self.answer: list[Emitted] | BrokerError | None = None
@@ -71,21 +73,24 @@ class _Step:
         self.jobs = self.bytes = 0
         self.told = native().new_event()
 
-    def halved(self) -> _Step:
-        """Leave the later half of the callers to another step."""
-        other, half = _Step(), len(self.callers) // 2
-        self.callers, other.callers = self.callers[:half], self.callers[half:]
-        for caller in other.callers:
-            caller.step = other
-        other.reckon()
-        self.reckon()
-        self.tell()  # each waits for its own half from now on, whichever is answered first
-        return other
+    def add(self, caller: _Caller) -> None:
+        """Carry this one's jobs too."""
+        caller.step = self
+        self.callers.append(caller)
+        self.jobs += len(caller.jobs)
+        self.bytes += caller.bytes
 
-    def reckon(self) -> None:
-        """Find out anew how much it carries."""
-        self.jobs = sum(len(caller.jobs) for caller in self.callers)
-        self.bytes = sum(_size(caller.jobs) for caller in self.callers)
+    def has_room_for(self, caller: _Caller) -> bool:
+        """Whether this one's jobs would not be too many, nor too large."""
+        return self.jobs + len(caller.jobs) <= BATCH and self.bytes + caller.bytes <= STEP_BYTES
+
+    def halved(self) -> tuple[_Step, _Step]:
+        """Two steps in its place."""
+        halves, middle = (_Step(), _Step()), len(self.callers) // 2
+        for place, caller in enumerate(self.callers):
+            halves[place >= middle].add(caller)
+        self.tell()  # each waits for its own half from now on, whichever is answered first
+        return halves
 
     def tell(self) -> None:
         """Wake all callers; those that have no answer yet will wait on."""
@@ -108,16 +113,11 @@ class _Lane:
         self.under_way = self.coming = 0
         self.steps: deque[_Step] = deque()
 
-    def step_for(self, jobs: Sequence[NewJob]) -> _Step:
-        """The step that these jobs go out in."""
-        number, size = len(jobs), _size(jobs)
-        step = self.steps[-1] if self.steps else None
-        if step is None or step.jobs + number > BATCH or step.bytes + size > STEP_BYTES:
-            step = _Step()
-            self.steps.append(step)
-        step.jobs += number
-        step.bytes += size
-        return step
+    def add(self, caller: _Caller) -> None:
+        """Let this one's jobs go out in the last step, or in one behind it."""
+        if not self.steps or not self.steps[-1].has_room_for(caller):
+            self.steps.append(_Step())
+        self.steps[-1].add(caller)
 
     def is_worthwhile(self) -> bool:
         """Whether a step may go out now."""
@@ -193,8 +193,8 @@ class Emits:
         return emitted
 
     async def _with_others(self, queue: str, lane: _Lane, jobs: Sequence[NewJob]) -> list[Emitted]:
-        caller = _Caller(jobs, loop_time() + self._link.timeout, lane.step_for(jobs))
-        caller.step.callers.append(caller)
+        caller = _Caller(jobs, loop_time() + self._link.timeout)
+        lane.add(caller)
         self._call_carrier(queue, lane)
         try:
             while caller.answer is None:
@@ -223,7 +223,8 @@ class Emits:
                 lane.under_way += 1
                 try:
                     if lane.under_way < _CARRIERS and len(step.callers) >= 2 * _ENOUGH:
-                        lane.steps.appendleft(step.halved())
+                        step, other = step.halved()
+                        lane.steps.appendleft(other)
                         self._call_carrier(queue, lane)
                     await self._carry_once(queue, step)
                 finally:
