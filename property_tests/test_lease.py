@@ -52,6 +52,14 @@ def test_one_silent_worker_is_no_outage_but_silence_of_all_for_half_a_lease_is(
     assert is_outage(at_ms, at_ms + lease_ms // 2 + 1, lease_ms)
 
 
+@given(leases, strategies.instants_ms)
+def test_a_last_beat_that_lies_ahead_means_that_the_clock_was_set_back(
+    lease_ms: int, at_ms: int
+) -> None:
+    assert not is_outage(at_ms + lease_ms // 2, at_ms, lease_ms)
+    assert is_outage(at_ms + lease_ms // 2 + 1, at_ms, lease_ms)
+
+
 @given(st.booleans(), st.integers(0, 30))
 def test_an_attempt_counts_only_if_it_began_and_ten_had_been_given_back(
     began: bool, interruptions: int

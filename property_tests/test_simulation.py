@@ -9,9 +9,12 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
+import trio
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from trio.testing import MockClock
 
 from property_tests.planted import BUGS, Bug
 from property_tests.site import (
@@ -27,6 +30,7 @@ from property_tests.site import (
     to_work,
 )
 from trio_tasks import Emit
+from trio_tasks.environment import Luck
 from trio_tasks.testing.program import (
     Action,
     CancelJob,
@@ -40,6 +44,7 @@ from trio_tasks.testing.program import (
     Stop,
 )
 from trio_tasks.testing.simulation import run_program
+from trio_tasks.testing.world import World
 
 _examples = settings().max_examples
 _thorough = _examples > 100
@@ -215,3 +220,17 @@ def test_a_seed_repeats_the_same_run_in_any_process() -> None:
         timeout=60,
     )
     assert here == again == other.stdout.strip()
+
+
+def test_whoever_waits_for_a_worker_waits_through_its_starts_that_fail() -> None:
+    async def main() -> None:
+        world = World(Site().build, Luck(0), workers=1)
+        (worker,) = world._workers
+        async with world.server, anyio.create_task_group() as nursery:
+            nursery.start_soon(world._network.outage, 60.0)
+            nursery.start_soon(worker.run, nursery)
+            with anyio.fail_after(90):
+                await worker.up.wait()
+            await worker.retire()
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))

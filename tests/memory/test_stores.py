@@ -10,6 +10,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.contract.backdoors import MemoryBackdoor
+from tests.contract.world import World
 from trio_tasks.broker import NewJob, Record, Registration
 from trio_tasks.environment import wall_clock_ms
 from trio_tasks.job import JobState
@@ -196,5 +198,23 @@ def test_waiting_for_a_year_takes_no_time() -> None:
             assert not await membership.wait(YEAR_S)
             async with broker.watch("default") as watch:
                 await watch.wait(YEAR_S)
+
+    run(program)
+
+
+def test_a_clock_that_is_set_back_and_then_forward_ends_nobodys_lease() -> None:
+    async def program() -> None:
+        async with MemoryBroker() as broker:
+            world = World(broker, MemoryBackdoor(broker.store))
+            holder = await world.worker("holder", lease_ms=30_000)
+            other = await world.worker("other", lease_ms=30_000)
+            await other.beat()
+            broker.store.clock.jump(-3_600_000)
+            await world.emit()
+            await holder.take_one()
+
+            broker.store.clock.jump(40_000)
+
+            assert await other.take() == []
 
     run(program)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from trio_tasks.broker import Beat, Registration
 from trio_tasks.memory.records import Member
 from trio_tasks.memory.store import QueueStore
+from trio_tasks.processor.lease import is_outage
 
 __all__ = [
     "beat",
@@ -71,11 +72,10 @@ def beat(queue: QueueStore, incarnation: str, now_ms: int) -> Beat:
 def renew_after_outage(queue: QueueStore, lease_ms: int, now_ms: int) -> None:
     """Renew everyone if nobody has beaten for more than half a lease.
 
-    Then the server was away, or its clock jumped: silence proves nothing. (A third of a lease
-    makes a lone survivor wait for ever; two thirds steals from the living.)
+    Then the server was away, or its clock jumped: silence proves nothing.
     """
     last_beat_ms = queue.last_beat_ms
-    if last_beat_ms is None or now_ms - last_beat_ms <= lease_ms / 2:
+    if last_beat_ms is None or not is_outage(last_beat_ms, now_ms, lease_ms):
         return
     for other in queue.members.values():
         other.lease_until_ms = now_ms + other.lease_ms

@@ -66,12 +66,14 @@ def outage_after_ms(lease_ms: int) -> int:
 def is_outage(last_beat_at_ms: int, now_ms: int, lease_ms: int) -> bool:
     """Whether all leases begin anew: the last beat of anyone is more than half a lease ago.
 
+    Or so far ahead: the clock has been set back, and once more it says nothing about anybody.
+
     Args:
         last_beat_at_ms: the last beat of anyone (server time).
         now_ms: server time.
         lease_ms: the lease.
     """
-    return now_ms - last_beat_at_ms > outage_after_ms(lease_ms)
+    return abs(now_ms - last_beat_at_ms) > outage_after_ms(lease_ms)
 
 
 def give_back_counts(*, began: bool, interruptions: int) -> bool:

@@ -70,7 +70,8 @@ class Worker:
                     self._has_stopped(line, stops_at, tasks._settings.grace)
             except BrokerUnavailableError:
                 pass  # it could not connect, or join: whoever supervises it starts it again
-            self.up = anyio.Event()
+            if self.up.is_set():  # a start that failed leaves those who wait for the next one
+                self.up = anyio.Event()
             self._tasks = None
             nursery.start_soon(line.expire)
             await anyio.sleep(self._down_s)
