@@ -19,7 +19,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import sniffio
 
-__all__ = ["protected"]
+__all__ = ["always_protected", "protected"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,6 +31,15 @@ def protected(
     """The function, so that Ctrl-C raises in the main task instead while it runs."""
     if sniffio.current_async_library() != "trio":
         return function
+    import trio
+
+    return trio.lowlevel.enable_ki_protection(function)
+
+
+def always_protected(
+    function: Callable[P, Coroutine[Any, Any, R]],
+) -> Callable[P, Coroutine[Any, Any, R]]:
+    """The same for what runs in tasks of the program; a decorator, which costs a call nothing."""
     import trio
 
     return trio.lowlevel.enable_ki_protection(function)

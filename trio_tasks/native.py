@@ -40,10 +40,21 @@ class Native(NamedTuple):
     new_event: Callable[[], Event]
     checkpoint_if_cancelled: Callable[[], Awaitable[None]]
     wait_readable: Callable[[socket], Awaitable[None]]
+    notify_closing: Callable[[socket], None]
 
 
-_TRIO = Native(trio.Event, trio.lowlevel.checkpoint_if_cancelled, trio.lowlevel.wait_readable)
-_OTHERS = Native(anyio.Event, anyio.lowlevel.checkpoint_if_cancelled, anyio.wait_readable)
+_TRIO = Native(
+    trio.Event,
+    trio.lowlevel.checkpoint_if_cancelled,
+    trio.lowlevel.wait_readable,
+    trio.lowlevel.notify_closing,
+)
+_OTHERS = Native(
+    anyio.Event,
+    anyio.lowlevel.checkpoint_if_cancelled,
+    anyio.wait_readable,
+    anyio.notify_closing,
+)
 
 
 def native() -> Native:

@@ -39,7 +39,7 @@ async def test_a_lone_emit_costs_few_calls() -> None:
                     await manager.emit("job", {"number": number})
             finally:
                 sys.setprofile(None)
-    assert calls.total() / EMITS <= 66, calls.most_common(60)
+    assert calls.total() / EMITS <= 59.5, calls.most_common(60)
 
 
 async def test_a_job_whose_handler_suspends_wakes_one_slot() -> None:

@@ -264,6 +264,55 @@ async def test_whoever_is_not_cancelled_gets_the_right_reply(address: Address) -
                 tasks.start_soon(connection.request, ("PING",))
 
 
+async def until_sent(connection: Connection, requests: int) -> None:
+    for _ in range(10):
+        if repr(connection).endswith(f"{requests} in flight>"):
+            return
+        await anyio.lowlevel.checkpoint()
+    raise AssertionError(connection)
+
+
+@timely
+async def test_whoever_reads_for_others_and_is_cancelled_leaves_them_their_replies(
+    address: Address,
+) -> None:
+    replies: list[Reply] = []
+
+    async def ask(word: str) -> None:
+        replies.append(await connection.request(("ECHO", word)))
+
+    async with open_connection(address) as connection:
+        async with anyio.create_task_group() as others:
+            async with anyio.create_task_group() as reading:
+                reading.start_soon(connection.request, ("BLPOP", "nothing", "0.2"))
+                await until_sent(connection, 1)
+                others.start_soon(ask, "one")
+                others.start_soon(ask, "two")
+                await until_sent(connection, 3)
+                reading.cancel_scope.cancel()
+            assert replies == []
+        assert sorted(map(str, replies)) == ["b'one'", "b'two'"]
+        assert await connection.request(("PING",)) == b"PONG"
+
+
+@timely
+async def test_whoever_reads_and_has_its_reply_does_not_keep_the_others_waiting(
+    address: Address,
+) -> None:
+    async with open_connection(address) as connection, anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(connection.request, ("BLPOP", "nothing", "0.02"))
+            assert await connection.request(("PING",)) == b"PONG"
+
+
+@timely
+async def test_a_loss_is_noticed_though_nobody_asks_any_more(own_server: ServerProcess) -> None:
+    async with open_connection(parse_address(own_server.url)) as connection:
+        await connection.request(("PING",))
+        own_server.kill()
+        await connection.closed.wait()
+
+
 @timely
 async def test_a_request_in_a_scope_that_was_cancelled_before_sends_nothing(
     address: Address,

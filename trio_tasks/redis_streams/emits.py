@@ -164,17 +164,13 @@ class Emits:
             return await self._with_others(queue, lane, jobs)
         lane.under_way = 1
         try:
-            return await self._alone(queue, jobs, loop_time() + self._link.timeout)
-        finally:
-            lane.under_way -= 1
-            self._call_carrier(queue, lane)
-
-    async def _alone(self, queue: str, jobs: Sequence[NewJob], deadline: float) -> list[Emitted]:
-        try:
-            call = self._enqueue(queue, jobs)
-            return await self._link.call(call, deadline=deadline, repeat=True)
+            return await self._link.call(self._enqueue(queue, jobs), repeat=True)
         except BrokerError as error:
             raise _told_to(jobs, error) from error
+        finally:
+            lane.under_way -= 1
+            if lane.steps:
+                self._call_carrier(queue, lane)
 
     async def _in_bulk(self, queue: str, jobs: Sequence[NewJob]) -> list[Emitted]:
         emitted: list[Emitted] = []
@@ -271,7 +267,8 @@ class Emits:
             return
         for caller in callers:  # one of them is refused, and it takes the others with it
             try:
-                caller.answer = await self._alone(queue, caller.jobs, caller.deadline)
+                call = self._enqueue(queue, caller.jobs)
+                caller.answer = await self._link.call(call, deadline=caller.deadline, repeat=True)
             except BrokerError as refusal:
                 caller.answer = refusal
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 from trio_tasks.redis_streams.scripts import Call
 from trio_tasks.redis_streams.wire import Command, Connection, RedisReplyError
 
-__all__ = ["command_of", "evaluate", "evaluate_one"]
+__all__ = ["command_of", "evaluate"]
 
 T = TypeVar("T")
 
@@ -43,22 +43,6 @@ async def evaluate(
         reply if isinstance(reply, RedisReplyError) else call.parse(reply)
         for call, reply in zip(calls, replies, strict=True)
     ]
-
-
-async def evaluate_one(
-    connection: Connection, call: Call[T], *, timeout: float
-) -> T | RedisReplyError:
-    """Run one script; as `evaluate`, with less ado."""
-    command = command_of(call, in_full=False)
-    reply = await connection.answer(command, timeout=timeout, in_turn=call.in_turn)
-    if isinstance(reply, RedisReplyError):
-        if reply.code != "NOSCRIPT":
-            return reply
-        command = command_of(call, in_full=True)
-        reply = await connection.answer(command, timeout=timeout, in_turn=call.in_turn)
-        if isinstance(reply, RedisReplyError):
-            return reply
-    return call.parse(reply)
 
 
 def command_of(call: Call[T], *, in_full: bool) -> Command:

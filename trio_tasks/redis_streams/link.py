@@ -39,7 +39,7 @@ from trio_tasks.errors import (
 from trio_tasks.homes import process
 from trio_tasks.redis_streams.address import Address
 from trio_tasks.redis_streams.asking import OUTAGES, Locate, in_words
-from trio_tasks.redis_streams.evaluation import command_of, evaluate, evaluate_one
+from trio_tasks.redis_streams.evaluation import command_of, evaluate
 from trio_tasks.redis_streams.outage_log import OutageLog
 from trio_tasks.redis_streams.scripts import Call
 from trio_tasks.redis_streams.wire import (
@@ -243,25 +243,35 @@ class Link:
             BrokerError: the server refuses this call.
         """
         # Nearly all requests come this way, so it is `_while_connected` without its layers.
+        now = loop_time()
         if deadline is None:
-            deadline = loop_time() + self.timeout
+            deadline = now + self.timeout
         while True:
-            connection = await self._connected(deadline)
+            connection = self._connection
+            if connection is None or connection.closed.is_set():
+                connection = await self._connected(deadline)
+                now = loop_time()
+            timeout = self._time_left(deadline, now)
             try:
-                answer = self._sorted_out(
-                    connection,
-                    await evaluate_one(connection, call, timeout=self._time_left(deadline)),
+                reply = await connection.answer(
+                    command_of(call, in_full=False), timeout=timeout, in_turn=call.in_turn
                 )
+                if isinstance(reply, RedisReplyError) and reply.code == "NOSCRIPT":
+                    reply = await connection.answer(
+                        command_of(call, in_full=True), timeout=timeout, in_turn=call.in_turn
+                    )
+                answer = self._sorted_out(connection, reply)
             except BrokerUnavailableError:
-                if not repeat or loop_time() >= deadline:
+                now = loop_time()
+                if not repeat or now >= deadline:
                     raise
             else:
                 if isinstance(answer, BrokerError):
                     raise answer
-                return answer
+                return call.parse(answer)
 
-    def _time_left(self, deadline: float) -> float:
-        return max(deadline - loop_time(), min(self.timeout, _LEAST_TIME))
+    def _time_left(self, deadline: float, now: float) -> float:
+        return max(deadline - now, min(self.timeout, _LEAST_TIME))
 
     async def calls(
         self, calls: Sequence[Call[T]], *, deadline: float | None = None, repeat: bool = False
@@ -369,7 +379,7 @@ class Link:
         while True:
             connection = await self._connected(deadline)
             try:
-                answer = await ask(connection, self._time_left(deadline))
+                answer = await ask(connection, self._time_left(deadline, loop_time()))
             except BrokerUnavailableError:
                 if not repeat or loop_time() >= deadline:
                     raise

@@ -14,10 +14,11 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import anyio
 import anyio.abc
+import trio
 from anyio.abc import SocketAttribute
 
 from trio_tasks.environment import loop_time
@@ -32,6 +33,7 @@ TRANSPORT_ERRORS = (
     OSError,  # and with it ssl.SSLError, socket.gaierror and TimeoutError
     anyio.BrokenResourceError,
     anyio.ClosedResourceError,
+    trio.ClosedResourceError,  # from Trio's own functions; see native.py
     anyio.BusyResourceError,
     anyio.EndOfStream,
 )
@@ -40,7 +42,14 @@ _RECEIVE_BYTES = 65_536
 
 
 class Transport(Protocol):
-    """A connected byte stream with one reader and one writer."""
+    """A connected byte stream with one writer, and one reader at a time.
+
+    Attributes:
+        has_any_reader: whether it may be read by one task after the other, and one that is
+            cancelled does no harm.
+    """
+
+    has_any_reader: ClassVar[bool]
 
     def send_now(self, data: bytes | memoryview, /) -> int:
         """Send without waiting; returns how many bytes are gone, 0 if none could leave at once."""
@@ -54,6 +63,10 @@ class Transport(Protocol):
         """The next bytes, at least one; `b""` when the server has closed the connection."""
         ...
 
+    def wake_reader(self) -> None:
+        """Let whoever receives get an error."""
+        ...
+
     async def aclose(self) -> None:
         """Close at once, without a farewell to the server."""
         ...
@@ -62,11 +75,14 @@ class Transport(Protocol):
 class SocketTransport:
     """A raw, non-blocking TCP or unix socket."""
 
-    __slots__ = ("__weakref__", "_socket", "_wait_readable")
+    __slots__ = ("__weakref__", "_notify_closing", "_socket", "_wait_readable")
+
+    has_any_reader: ClassVar[bool] = True
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
         self._wait_readable = native().wait_readable
+        self._notify_closing = native().notify_closing
         let_go_in_children(self)
 
     def let_go(self) -> None:
@@ -92,6 +108,9 @@ class SocketTransport:
             except BlockingIOError:
                 continue  # readiness is a hint that may be wrong
 
+    def wake_reader(self) -> None:
+        self._notify_closing(self._socket)
+
     async def aclose(self) -> None:
         self._socket.close()
 
@@ -100,6 +119,10 @@ class TlsTransport:
     """TLS over TCP."""
 
     __slots__ = ("__weakref__", "_stream")
+
+    has_any_reader: ClassVar[bool] = (
+        False  # reading may write, and half a record written would be the end
+    )
 
     def __init__(self, stream: anyio.abc.ByteStream) -> None:
         self._stream = stream
@@ -121,6 +144,9 @@ class TlsTransport:
             return await self._stream.receive(_RECEIVE_BYTES)
         except anyio.EndOfStream:
             return b""
+
+    def wake_reader(self) -> None:
+        """The only one is cancelled by those who close."""
 
     async def aclose(self) -> None:
         await anyio.aclose_forcefully(self._stream)
