@@ -1,6 +1,6 @@
 """Emitting and relaying.
 
-`enqueue`, `relay_read`, `relay_deliver`, `dead_letter`, `relay_done`, `set_aside`.
+`enqueue`, `enqueue_plain`, `relay_read`, `relay_deliver`, `dead_letter`, `relay_done`, `set_aside`.
 
 A new job crosses the border as three arguments: its id, its blob, and `options`, one string that
 is empty for a plain job (ready at once, priority 0, minted id) and else has eight words:
@@ -9,7 +9,8 @@ is empty for a plain job (ready at once, priority 0, minted id) and else has eig
 
 `number`, `due`, `deadline`, `digest` are `-` where there is none; `due` and `deadline` are `+ms`
 (from now on) or `=ms` (an instant); `retention` is that of a job which this one replaces; `mode`
-is `e` (emitted), `r` (relayed) or `l` (relayed too late: it arrives dead).
+is `e` (emitted), `r` (relayed) or `l` (relayed too late: it arrives dead). Where all jobs of a step
+are plain, `enqueue_plain` takes two arguments for each.
 """
 
 from __future__ import annotations
@@ -96,9 +97,7 @@ def enqueue(
     keys: QueueKeys, jobs: Sequence[NewJob], *, tombstone_ms: int = TOMBSTONE_MS
 ) -> Call[list[Emitted]]:
     """Store up to `BATCH` jobs of one queue in one step. Refused (OOM) when memory is full."""
-    args: list[Argument] = [keys.prefix, tombstone_ms]
-    for job in jobs:
-        args += job_arguments(job)
+    args: list[Argument] = [keys.prefix]
 
     def parse(reply: Reply) -> list[Emitted]:
         return [
@@ -106,26 +105,38 @@ def enqueue(
             for job, answer in zip(jobs, raw(reply), strict=True)
         ]
 
+    if all(map(_is_plain, jobs)):
+        for job in jobs:
+            args += (job.id, encode_record(job.record))
+        shared = (keys.meta, keys.wake)
+        return Call(script("enqueue_plain"), shared, args, parser("enqueue_plain", parse))
+    args.append(tombstone_ms)
+    for job in jobs:
+        args += job_arguments(job)
     return Call(script("enqueue"), keys.fixed, args, parser("enqueue", parse))
 
 
 _CREATED = ord("1")
 
 
-def job_arguments(job: NewJob) -> tuple[str, bytes, str]:
-    """A new job's three arguments, as the head of this module describes them."""
-    record = job.record
-    debounce = record.debounce
-    if (
+def _is_plain(job: NewJob) -> bool:
+    return (
         job.number is None
         and not job.priority
         and job.delay_ms is None
         and job.due_at_ms is None
         and job.deadline_ms is None
         and job.deadline_at_ms is None
-        and debounce is None
-    ):
+        and job.record.debounce is None
+    )
+
+
+def job_arguments(job: NewJob) -> tuple[str, bytes, str]:
+    """A new job's three arguments, as the head of this module describes them."""
+    record = job.record
+    if _is_plain(job):
         return job.id, encode_record(record), ""
+    debounce = record.debounce
     digest, window_ms = "-", 0
     if debounce is not None and debounce.edge == "trailing" and debounce.digest is not None:
         digest, window_ms = debounce.digest, debounce.window_ms

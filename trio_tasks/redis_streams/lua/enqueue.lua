@@ -6,19 +6,8 @@
 -- RETURNS  one digit per job: 1 made by this emit, 0 it is there already
 -- KEEPS    one id is one job; each queued job has one entry
 -- AGAIN    finds the jobs; those with an emit number answer as they did before
---@include names
---@include plain
-local plain = true
-for i = 5, #ARGV, 3 do plain = plain and ARGV[i] == '' end
-local answers
-if plain then -- what only other jobs need would cost three times as much as one of these
-  answers = {}
-  for i = 3, #ARGV, 3 do answers[#answers + 1] = enqueue_plain(ARGV[i], ARGV[i + 1]) end
-  answers = table.concat(answers)
-else
-  --@include head
-  --@include enqueue
-  answers = enqueue_all(3)
-end
+--@include head
+--@include enqueue
+local answers = enqueue_all(3)
 conclude()
 return answers
