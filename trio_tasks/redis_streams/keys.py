@@ -77,6 +77,7 @@ class QueueKeys:
         namespace, queue: what they are made of.
         prefix: `ns:{queue}:`, with which all of them begin.
         fixed: the names that do not depend on data, in the order in which scripts get them.
+        plain: those of them that `enqueue_plain` gets.
 
     Raises:
         ConfigurationError: a name has other characters than `A-Z a-z 0-9 _ . : -` (braces would
@@ -95,6 +96,7 @@ class QueueKeys:
         "meta",
         "namespace",
         "out",
+        "plain",
         "prefix",
         "queue",
         "wake",
@@ -118,8 +120,10 @@ class QueueKeys:
         self.events = prefix + "ev"  # stream: ids of jobs that changed, about 1000 batches
         self.dlq = prefix + "dlq"  # ZSET: dead job → dead at, ms
         self.fixed: tuple[str, ...] = tuple(prefix + name for name, _ in _FIXED_TYPES)
+        self.plain: tuple[str, ...] = (self.meta, self.wake)
         if whole:
             self.fixed += (prefix + "never",)
+            self.plain += (prefix + "never",)
 
     def stream(self, level: int) -> str:
         """Stream with the group `g`: the entries of this priority that are ready or running."""

@@ -247,7 +247,8 @@ class Connection:
 
     async def _read(self) -> None:
         while self._reason is None:
-            await self._step_back()
+            if self._transport.has_any_reader:
+                await self._step_back()
             self._is_read = True
             while self._reason is None:
                 await self._read_on(None)

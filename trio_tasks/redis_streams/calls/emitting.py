@@ -108,8 +108,7 @@ def enqueue(
     if all(map(_is_plain, jobs)):
         for job in jobs:
             args += (job.id, encode_record(job.record))
-        shared = (keys.meta, keys.wake)
-        return Call(script("enqueue_plain"), shared, args, parser("enqueue_plain", parse))
+        return Call(script("enqueue_plain"), keys.plain, args, parser("enqueue_plain", parse))
     args.append(tombstone_ms)
     for job in jobs:
         args += job_arguments(job)
