@@ -3,13 +3,13 @@
 Theory of operation
 -------------------
 Each queue has a *lane*. An emit that finds its lane free goes out at once, in its caller's own
-task. Those that come while it is under way gather, without a timer, in *groups*, and *carriers*
-send one *step* after the other, of all groups that have gathered: tasks of the broker's nursery, so
-that a caller who is cancelled does not take the others' jobs with it. Where there are several
-groups there are two carriers, each with half of them: the server works on one step while the
-callers of the other go on. When nothing gathers any more the lane is free again. An emit of more
-than one step's worth of jobs gathers with nobody: it goes out by itself, several steps in one round
-trip, while the lane serves the others.
+task. Those that come while it is under way gather, without a timer, in the next *step*, and
+*carriers* send one step after the other: tasks of the broker's nursery, so that a caller who is
+cancelled does not take the others' jobs with it. Where steps are large enough there are two of
+them, each with half of the callers: the server works on one step while the callers of the other go
+on. When nothing gathers any more the lane is free again. An emit of more than one step's worth of
+jobs gathers with nobody: it goes out by itself, several steps in one round trip, while the lane
+serves the others.
 
 An emit may be repeated without harm (a minted id, or the emit number of a chosen one, names it),
 so a step whose answer was lost is sent again until the deadline. Each caller has its own: when a
@@ -44,16 +44,16 @@ _STEPS_IN_FLIGHT: Final = 8  # keeps the server busy; more would only hold memor
 _CARRIERS: Final = 2
 
 _ENOUGH: Final = 8
-"""Jobs of a group, and those that make a step beside another one worth its while (measured: with
-fewer a round trip more costs the client what it gains, with 8 they cancel out)."""
+"""Jobs that make a step beside another one worth its while (measured: with fewer a round trip more
+costs the client what it gains, with 8 they cancel out)."""
 
 
 class _Caller:
     """An emit that waits for others to carry it."""
 
-    __slots__ = ("answer", "bytes", "deadline", "gave_up", "group", "jobs")
+    __slots__ = ("answer", "bytes", "deadline", "gave_up", "jobs", "step")
 
-    group: _Group
+    step: _Step  # that it goes out in
 
     def __init__(self, jobs: Sequence[NewJob], deadline: float) -> None:
         self.jobs = jobs
@@ -63,12 +63,8 @@ class _Caller:
         self.answer: list[Emitted] | BrokerError | None = None
 
 
-class _Group:
-    """Callers who are told together; their jobs are stored in the same step.
-
-    Attributes:
-        told: set when each has an answer, or those who have none wait for the next one.
-    """
+class _Step:
+    """Callers whose jobs will be stored together; those of one are never divided."""
 
     __slots__ = ("bytes", "callers", "jobs", "told")
 
@@ -79,18 +75,22 @@ class _Group:
 
     def add(self, caller: _Caller) -> None:
         """Carry this one's jobs too."""
-        caller.group = self
+        caller.step = self
         self.callers.append(caller)
         self.jobs += len(caller.jobs)
         self.bytes += caller.bytes
 
     def has_room_for(self, caller: _Caller) -> bool:
-        """Whether it is not full, and with this one's jobs not too large."""
-        return (
-            self.jobs < _ENOUGH
-            and self.jobs + len(caller.jobs) <= BATCH
-            and self.bytes + caller.bytes <= STEP_BYTES
-        )
+        """Whether this one's jobs would not be too many, nor too large."""
+        return self.jobs + len(caller.jobs) <= BATCH and self.bytes + caller.bytes <= STEP_BYTES
+
+    def halved(self) -> tuple[_Step, _Step]:
+        """Two steps in its place."""
+        halves, middle = (_Step(), _Step()), len(self.callers) // 2
+        for place, caller in enumerate(self.callers):
+            halves[place >= middle].add(caller)
+        self.tell()  # each waits for its own half from now on, whichever is answered first
+        return halves
 
     def tell(self) -> None:
         """Wake all callers; those that have no answer yet will wait on."""
@@ -102,50 +102,36 @@ class _Lane:
     """One queue.
 
     Attributes:
-        groups: those that gather, oldest first.
-        under_way: how many steps have been sent and not been answered.
+        steps: those that gather, oldest first.
+        under_way: how many have been sent and not been answered.
         coming: carriers that will look for a step in a moment.
     """
 
-    __slots__ = ("coming", "groups", "under_way")
+    __slots__ = ("coming", "steps", "under_way")
 
     def __init__(self) -> None:
         self.under_way = self.coming = 0
-        self.groups: deque[_Group] = deque()
+        self.steps: deque[_Step] = deque()
 
     def add(self, caller: _Caller) -> None:
-        """Let this one's jobs go out with those of the last group, or behind them."""
-        if not self.groups or not self.groups[-1].has_room_for(caller):
-            self.groups.append(_Group())
-        self.groups[-1].add(caller)
+        """Let this one's jobs go out in the last step, or in one behind it."""
+        if not self.steps or not self.steps[-1].has_room_for(caller):
+            self.steps.append(_Step())
+        self.steps[-1].add(caller)
 
     def is_worthwhile(self) -> bool:
         """Whether a step may go out now."""
-        if not self.groups or self.under_way == _CARRIERS:
+        if not self.steps or self.under_way == _CARRIERS:
             return False
-        return not self.under_way or self.groups[0].jobs >= _ENOUGH
-
-    def next_step(self) -> list[_Group]:
-        """Take the groups that go out now: as many as fit, or half of them if a carrier is idle."""
-        most = len(self.groups)
-        if most > 1 and self.under_way + 1 < _CARRIERS and self.groups[1].jobs >= _ENOUGH:
-            most //= 2
-        step = [self.groups.popleft()]
-        jobs, size = step[0].jobs, step[0].bytes
-        while self.groups and len(step) < most:
-            jobs, size = jobs + self.groups[0].jobs, size + self.groups[0].bytes
-            if jobs > BATCH or size > STEP_BYTES:
-                break
-            step.append(self.groups.popleft())
-        return step
+        return not self.under_way or self.steps[0].jobs >= _ENOUGH
 
     def close(self) -> None:
         """Whoever still waits does so in vain."""
-        for group in self.groups:
-            for caller in group.callers:
+        for step in self.steps:
+            for caller in step.callers:
                 caller.answer = BrokerUnavailableError("the broker was closed")
-            group.tell()
-        self.groups.clear()
+            step.tell()
+        self.steps.clear()
 
 
 class Emits:
@@ -183,7 +169,7 @@ class Emits:
             raise _told_to(jobs, error) from error
         finally:
             lane.under_way -= 1
-            if lane.groups:
+            if lane.steps:
                 self._call_carrier(queue, lane)
 
     async def _in_bulk(self, queue: str, jobs: Sequence[NewJob]) -> list[Emitted]:
@@ -208,7 +194,7 @@ class Emits:
         self._call_carrier(queue, lane)
         try:
             while caller.answer is None:
-                await caller.group.told.wait()
+                await caller.step.told.wait()
         finally:
             caller.gave_up = True
         if isinstance(caller.answer, BrokerError):
@@ -228,16 +214,20 @@ class Emits:
         """Send what has gathered, and what gathers meanwhile, until nothing has."""
         try:
             while lane.is_worthwhile() and not self._link.over:
-                step = lane.next_step()
+                step = lane.steps.popleft()
                 lane.coming -= 1
                 lane.under_way += 1
                 try:
-                    self._call_carrier(queue, lane)
+                    if lane.under_way < _CARRIERS and len(step.callers) >= 2 * _ENOUGH:
+                        step, other = step.halved()
+                        lane.steps.appendleft(other)
+                        self._call_carrier(queue, lane)
                     await self._carry_once(queue, step)
                 finally:
                     lane.coming += 1
                     lane.under_way -= 1
-                    lane.groups.extendleft(group for group in reversed(step) if group.callers)
+                    if step.callers:
+                        lane.steps.appendleft(step)
                 # Those that were told run now, in whatever order, and may have more to emit.
                 await anyio.lowlevel.checkpoint()
                 await anyio.lowlevel.checkpoint()
@@ -246,22 +236,11 @@ class Emits:
             if self._link.over or not (lane.under_way or lane.coming):
                 lane.close()
 
-    async def _carry_once(self, queue: str, step: Sequence[_Group]) -> None:
-        """Send a step; whoever was not told stays among the callers of its group."""
-        callers = [caller for group in step for caller in group.callers if not caller.gave_up]
-        try:
-            if callers:
-                await self._ask(queue, callers)
-        finally:
-            for group in step:
-                group.callers = [
-                    caller
-                    for caller in group.callers
-                    if caller.answer is None and not caller.gave_up
-                ]
-                group.tell()
-
-    async def _ask(self, queue: str, callers: Sequence[_Caller]) -> None:
+    async def _carry_once(self, queue: str, step: _Step) -> None:
+        """Send a step; whoever was not told stays among its callers."""
+        callers = step.callers = [caller for caller in step.callers if not caller.gave_up]
+        if not callers:
+            return
         try:
             call = self._enqueue(queue, [job for caller in callers for job in caller.jobs])
             # The first to come is the first whose time is over.
@@ -277,6 +256,9 @@ class Emits:
             answers = iter(stored)
             for caller in callers:
                 caller.answer = [next(answers) for _ in caller.jobs]
+        finally:
+            step.callers = [caller for caller in callers if caller.answer is None]
+            step.tell()
 
     async def _refused(self, queue: str, callers: Sequence[_Caller], error: BrokerError) -> None:
         if len(callers) == 1 or isinstance(error, QueueFullError):
