@@ -113,6 +113,12 @@ def test_a_job_is_what_the_test_says_and_else_like_a_first_attempt() -> None:
         make_job(None, emitted_at=at.replace(tzinfo=None))
 
 
+@pytest.mark.parametrize(("attempt", "attempts"), [(0, 4), (5, 4), (2, 1), (1, 0)])
+def test_a_job_has_no_attempt_beyond_its_last(attempt: int, attempts: int) -> None:
+    with pytest.raises(ConfigurationError, match="attempt"):
+        make_job(None, attempt=attempt, attempts=attempts)
+
+
 def test_lines_that_the_engine_would_refuse_are_refused() -> None:
     job = make_job(None)
     wrong: Any = 5

@@ -38,7 +38,9 @@ class QueueStats:
     """A queue in numbers, all read in one step.
 
     Attributes:
-        queued, delayed, waiting, running, dead: jobs that are in that state now.
+        queued, delayed, waiting, running, dead: jobs that are in that state now. A worker's jobs
+            are running from the moment in which it gets them, and may have to wait a few
+            milliseconds until their handlers begin.
         paused: whether the queue is paused.
         completed, skipped, cancelled: totals since the queue exists.
     """

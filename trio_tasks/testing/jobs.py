@@ -11,7 +11,7 @@ from typing_extensions import TypeVar
 from trio_tasks.consumer.logs import encode_line
 from trio_tasks.environment import Ids, wall_clock_ms
 from trio_tasks.job import Job
-from trio_tasks.options import check_instant
+from trio_tasks.options import check_instant, check_int
 
 __all__ = ["FakeJob", "fresh_id", "make_job"]
 
@@ -56,15 +56,17 @@ def make_job(
         id: default: one that nobody has used.
         name: the event.
         queue: the queue.
-        attempt: which run this is, from 1.
+        attempt: which run this is, from 1 to `attempts`.
         attempts: how many runs the job may have in all.
         priority: 0 to 9.
         emitted_at: an aware instant; default: now.
         scheduled_for: the instant it was delayed until, or the occurrence of its schedule.
 
     Raises:
-        ConfigurationError: an instant is not an aware `datetime`.
+        ConfigurationError: an instant is not an aware `datetime`, or there is no such attempt.
     """
+    check_int("attempts", attempts, least=1)
+    check_int("attempt", attempt, least=1, most=attempts)
     logs: list[object] = []
 
     def log(line: object) -> Awaitable[None]:
