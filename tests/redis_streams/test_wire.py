@@ -6,11 +6,13 @@ import os
 import random
 import socket
 import ssl
+import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 
 import anyio
 import anyio.abc
@@ -311,6 +313,24 @@ async def test_a_loss_is_noticed_though_nobody_asks_any_more(own_server: ServerP
         await connection.request(("PING",))
         own_server.kill()
         await connection.closed.wait()
+
+
+@timely
+async def test_a_caller_who_reads_for_long_is_not_disturbed(address: Address) -> None:
+    woken = 0
+
+    def profile(frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal woken
+        woken += event == "call" and frame.f_code is Connection._step_back.__code__
+
+    async with open_connection(address) as connection:
+        await connection.request(("PING",))
+        sys.setprofile(profile)
+        try:
+            await connection.request(("BLPOP", "nothing", "1"))
+        finally:
+            sys.setprofile(None)
+        assert woken <= 3
 
 
 @timely

@@ -97,6 +97,7 @@ class Connection:
         self._is_read = False
         self._is_shared = False  # several have waited at once since nobody did
         self._reader_needed = anyio.Event()
+        self._is_timed = True
         self._room = anyio.Semaphore(max_in_flight, fast_acquire=True)
         self._unanswered: deque[_Exchange] = deque()
         self._outbox: list[bytes | memoryview] = []
@@ -246,7 +247,7 @@ class Connection:
                 await self._read_on(mine)
         finally:
             self._is_read = False
-            if self._unanswered:
+            if self._unanswered or not self._is_timed:
                 self._reader_needed.set()
 
     async def _read(self) -> None:
@@ -264,12 +265,15 @@ class Connection:
 
     async def _step_back(self) -> None:
         """Let callers read, until some are left alone, or there are none."""
-        idle = False
-        while self._is_read or not (self._unanswered or idle):
-            self._reader_needed = anyio.Event()
-            with anyio.move_on_after(_IDLE) as scope:
+        is_timed = True
+        while self._is_read or not self._unanswered:
+            self._reader_needed, self._is_timed = anyio.Event(), is_timed
+            with anyio.move_on_after(_IDLE if is_timed else None) as scope:
                 await self._reader_needed.wait()
-            idle = scope.cancelled_caught
+            if scope.cancelled_caught and not self._is_read:
+                return
+            # Whoever reads when the time is over may do so for long, and says when he is done.
+            is_timed = not scope.cancelled_caught
 
     async def _read_on(self, mine: _Exchange | None) -> None:
         """Hand out what has come, else wait for more. Cancelled: nothing that came is lost."""
