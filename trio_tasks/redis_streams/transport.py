@@ -120,9 +120,7 @@ class TlsTransport:
 
     __slots__ = ("__weakref__", "_stream")
 
-    has_any_reader: ClassVar[bool] = (
-        False  # reading may write, and half a record written would be the end
-    )
+    has_any_reader: ClassVar[bool] = False  # reading may write, and must not be cut short
 
     def __init__(self, stream: anyio.abc.ByteStream) -> None:
         self._stream = stream

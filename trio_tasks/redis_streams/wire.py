@@ -62,14 +62,13 @@ _IDLE: Final = 0.05  # seconds: a reader that steps back sooner costs more than 
 class _Exchange:
     """One call: the replies that have come of those that it waits for."""
 
-    __slots__ = ("answered", "deadline", "done", "expected", "in_turn", "replies")
+    __slots__ = ("deadline", "done", "expected", "in_turn", "replies")
 
     def __init__(self, expected: int, deadline: float, in_turn: bool) -> None:
         self.expected = expected
         self.in_turn = in_turn
         self.deadline = deadline
         self.replies: list[Reply] = []
-        self.answered = False
         self.done: Event | None = None  # for the one who waits, if it does not read itself
 
 
@@ -94,10 +93,10 @@ class Connection:
         self._reader = hiredis.Reader(
             replyError=RedisReplyError, notEnoughData=_INCOMPLETE, errors="replace"
         )
-        self._is_read = False
+        self._is_read = not transport.has_any_reader  # by somebody, so that others need not
         self._is_shared = False  # several have waited at once since nobody did
         self._reader_needed = anyio.Event()
-        self._is_timed = True
+        self._is_timed = True  # the reader looks by itself whether it is needed
         self._room = anyio.Semaphore(max_in_flight, fast_acquire=True)
         self._unanswered: deque[_Exchange] = deque()
         self._outbox: list[bytes | memoryview] = []
@@ -192,13 +191,13 @@ class Connection:
         self._send(data)
         if exchange.deadline < self._alarm_at:
             self._alarm_at = self._alarm.deadline = exchange.deadline
-        if self._is_read or self._reason is not None or not self._transport.has_any_reader:
-            done = exchange.done = self._native.new_event()
-            if self._reason is None:
-                await done.wait()
-        else:
-            await self._read_until(exchange)
-        if not exchange.answered:
+        if self._reason is None:
+            if self._is_read:
+                exchange.done = self._native.new_event()
+                await exchange.done.wait()
+            else:
+                await self._read_until(exchange)
+        if len(exchange.replies) < expected:
             raise self.unavailable()
         return exchange.replies
 
@@ -243,7 +242,7 @@ class Connection:
         """Read in the place of the reader, which does so for those that are left."""
         self._is_read = True
         try:
-            while not mine.answered and self._reason is None:
+            while len(mine.replies) < mine.expected and self._reason is None:
                 await self._read_on(mine)
         finally:
             self._is_read = False
@@ -258,7 +257,7 @@ class Connection:
             while self._reason is None:
                 await self._read_on(None)
                 if not self._unanswered:
-                    if self._transport.has_any_reader and not self._is_shared:
+                    if not self._is_shared:
                         break
                     self._is_shared = False
             self._is_read = False
@@ -291,7 +290,6 @@ class Connection:
                     exchange = self._unanswered[0]
                     exchange.replies.append(reply)
                     if len(exchange.replies) == exchange.expected:
-                        exchange.answered = True
                         self._unanswered.popleft()
                         self._room.release()
                         if exchange.done is not None:
