@@ -1,4 +1,5 @@
 -- A new job: identity, trailing debounce, and where it goes. Needs ARGV[2]: see `_lifetime`.
+--@include ready
 --@include plain
 --@include end
 local KEPT = 16 -- emit numbers
@@ -52,7 +53,15 @@ end
 
 -- Returns '1': made by this emit, now or when it was sent before, '0': by another one.
 local function enqueue(id, blob, options)
-  if options == '' then return enqueue_plain(id, blob) end
+  if options == '' then
+    if not legal('-', 'q') then return '0' end
+    if store_plain(id, blob) then
+      use_level('0')
+      startable = true
+      count('em')
+    end
+    return '1'
+  end
   local key = JOB .. id
   local level, number, due, deadline, digest, window, retention, mode =
     string.match(options, '^(%d) (%S+) (%S+) (%S+) (%S+) (%d+) (%d+) (%l)$')

@@ -1,12 +1,11 @@
--- A plain new job: ready at once, priority 0, minted id.
---@include ready
+-- The record and the entry of a plain new job: ready at once, priority 0, minted id. Whoever stores
+-- it asks whether that is legal, counts it, sees that level 0 is in use, and leaves a token.
+--@include legal
 
--- Returns as `enqueue` does.
-local function enqueue_plain(id, blob)
-  if not legal('-', 'q') then return '0' end
+-- Returns whether it was made; if not, this emit was sent before.
+local function store_plain(id, blob)
   local key = JOB .. id
-  if call('EXISTS', key) == 1 then return '1' end -- this emit's, sent again
-  call('HSET', key, 'b', blob, 's', 'q', 'e', add_entry(id, '0'), 'p', '0')
-  count('em')
-  return '1'
+  if call('EXISTS', key) == 1 then return false end
+  call('HSET', key, 'b', blob, 's', 'q', 'e', call('XADD', STREAM .. '0', '*', 'i', id), 'p', '0')
+  return true
 end

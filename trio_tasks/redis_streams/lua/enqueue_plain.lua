@@ -8,21 +8,15 @@
 -- RETURNS  one digit per job, as `enqueue`: 1, as nobody else has such an id
 -- KEEPS    one id is one job; each queued job has one entry
 -- AGAIN    finds the jobs
---@include legal
 local META, WAKE = KEYS[1], KEYS[2]
-local JOB, STREAM = ARGV[1] .. 'j:', ARGV[1] .. 's:0'
+local JOB, STREAM = ARGV[1] .. 'j:', ARGV[1] .. 's:'
 local call = redis.call
+--@include plain
+local levels = call('HGET', META, 'lv') or ''
 local jobs, made = (#ARGV - 1) / 2, 0
 if not legal('-', 'q') then return string.rep('0', jobs) end
-local levels = call('HGET', META, 'lv') or ''
 for i = 2, #ARGV, 2 do
-  local id = ARGV[i]
-  local key = JOB .. id
-  if call('EXISTS', key) == 0 then -- else this emit was sent before
-    local entry = call('XADD', STREAM, '*', 'i', id)
-    call('HSET', key, 'b', ARGV[i + 1], 's', 'q', 'e', entry, 'p', '0')
-    made = made + 1
-  end
+  if store_plain(ARGV[i], ARGV[i + 1]) then made = made + 1 end
 end
 if made > 0 then -- as `conclude` does
   if not string.find(levels, '0', 1, true) then call('HSET', META, 'lv', levels .. '0') end
