@@ -13,6 +13,7 @@ import multiprocessing.synchronize
 import os
 import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -187,6 +188,26 @@ async def while_entering() -> None:
     say(await manager.run(), manager.state)
 
 
+async def while_a_thread_gets_signals() -> None:
+    """A signal that interrupts another thread, and not the wait of the loop."""
+
+    def wait() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT, signal.SIGTERM])
+        say("ready")
+        threading.Event().wait(60)
+
+    class Far(FaultyBroker):
+        async def __aenter__(self) -> Self:
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
+            threading.Thread(target=wait, daemon=True).start()
+            await anyio.sleep(60)
+            return await super().__aenter__()
+
+    manager = manager_on(Far())
+    manager.register_handler(_nothing, event="job")
+    say(await manager.run(), manager.state)
+
+
 async def while_closing() -> None:
     """Signals that come while the connection is being closed change nothing."""
 
@@ -299,6 +320,26 @@ async def control_c_while_leaving() -> None:
             say("KeyboardInterrupt", manager.state)
 
 
+async def control_c_in_the_lifespan() -> None:
+    """Ctrl-C while the lifespan closes, which is code of the program."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan() -> AsyncGenerator[None]:
+        yield
+        say("ready")
+        until = time.monotonic() + 5
+        while time.monotonic() < until:
+            pass
+
+    manager: TaskManager[Any] = TaskManager("memory://", lifespan=lifespan)
+    manager.register_handler(_nothing, event="job")
+    try:
+        async with manager:
+            await manager.start()
+    except KeyboardInterrupt:
+        say("KeyboardInterrupt", manager.state)
+
+
 PROGRAMS: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
     program.__name__: program
     for program in (
@@ -310,11 +351,13 @@ PROGRAMS: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
         left_to_the_host,
         while_starting,
         while_entering,
+        while_a_thread_gets_signals,
         while_closing,
         while_the_lifespan_closes,
         forked,
         control_c,
         control_c_while_leaving,
+        control_c_in_the_lifespan,
     )
 }
 

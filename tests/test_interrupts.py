@@ -154,6 +154,16 @@ def test_a_signal_while_it_connects_ends_that(number: int, loop: str) -> None:
 
 
 @BOTH
+def test_a_signal_that_interrupts_another_thread_is_seen_at_once(number: int, loop: str) -> None:
+    with _running("while_a_thread_gets_signals", loop) as program:
+        program.signal(number)
+        assert program.lines() == [
+            "StopReport(completed=0, interrupted=0, released=0, abandoned=0) closed"
+        ]
+        assert program.code == 0
+
+
+@BOTH
 def test_signals_while_the_connection_is_closed_change_nothing(number: int, loop: str) -> None:
     with _running("while_closing", loop) as program:
         program.signal(number)
@@ -212,3 +222,10 @@ def test_control_c_while_the_block_is_left_ends_the_wait(loop: str) -> None:
         assert "cancelled shutdown" in lines
         if loop == "trio":
             assert "KeyboardInterrupt closed" in lines
+
+
+@pytest.mark.parametrize("loop", ["trio"])
+def test_control_c_in_the_lifespan_leaves_the_block_as_it_was_raised(loop: str) -> None:
+    with _running("control_c_in_the_lifespan", loop) as program:
+        program.signal(signal.SIGINT)
+        assert program.lines() == ["KeyboardInterrupt closed"]

@@ -18,7 +18,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias, cast
 
 import anyio
 import msgspec
@@ -185,11 +185,14 @@ class Engine:
                 type(error) if error else None, error, error.__traceback__ if error else None
             )
         except BaseExceptionGroup as group:
-            if error is None or list(group.exceptions) != [error]:
-                raise
-            if error is not exc:
+            if error is not None and list(group.exceptions) == [error]:
+                if error is exc:
+                    return False  # the block's own exception, and no other: as it was raised
                 raise error from None
-            return False  # the block's own exception, and no other: as it was raised
+            if group.split(KeyboardInterrupt)[1] is not None:
+                raise
+            # A lifespan can get Ctrl-C too, and at times so does what AnyIO wraps our tasks in.
+            raise _first(group) from None
         finally:
             if self.state != "crashed":
                 self.state = "closed"
@@ -512,3 +515,10 @@ def not_entered(what: str, state: State) -> RuntimeError:
 
 def _totals(counters: QueueCounters) -> tuple[int, int, int, int]:
     return (counters.completed, counters.interrupted, counters.released, counters.left_behind)
+
+
+def _first(error: BaseException) -> BaseException:
+    """What was raised first of all that is in a group."""
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+    return error

@@ -3,9 +3,13 @@
 Theory of operation: the engine does not use the event loop's own signal receivers. Trio's allows
 one per signal, so of two managers only one would see SIGTERM (measured); asyncio's forgets the
 host's handler for good (measured). One plain Python handler serves all listeners of the process:
-it runs in the main thread, between two bytecodes or when the loop's wait is interrupted, and asks
-each listener's loop to call back, which both loops allow from a signal handler. The first listener
-installs it, the last one to leave puts the former handlers back.
+it runs in the main thread, between two bytecodes, and asks each listener's loop to call back, which
+both loops allow from a signal handler. The first listener installs it, the last one to leave puts
+the former handlers back.
+
+A signal that comes after the last bytecode before the loop waits, or to another thread, does not
+interrupt that wait. Trio has a wakeup descriptor, to which Python writes whatever comes. asyncio
+has one only where the host has given it a handler of its own: else we lend it one.
 
 A forked child (`multiprocessing`) runs none of these loops: it gets the former handlers at once, or
 nothing but SIGKILL would end it.
@@ -15,6 +19,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -31,6 +36,7 @@ _Handler: TypeAlias = "Callable[[int, FrameType | None], Any] | int | signal.Han
 
 _listeners: list[Callable[[str], None]] = []
 _former: dict[signal.Signals, _Handler] = {}
+_lent: list[int] = []  # wakeup descriptors, of which the first is in use
 
 
 def in_main_thread() -> bool:
@@ -51,10 +57,11 @@ def listening(on_signal: Callable[[str], None]) -> Generator[None]:
 
     _listeners.append(notify)
     try:
-        if not _former:
-            for number in _SIGNALS:
-                _former[number] = signal.signal(number, _on_signal)
-        yield
+        with _awake():
+            if not _former:
+                for number in _SIGNALS:
+                    _former[number] = signal.signal(number, _on_signal)
+            yield
     finally:
         if notify in _listeners:  # it is not in a forked child
             _listeners.remove(notify)
@@ -66,6 +73,47 @@ def listening(on_signal: Callable[[str], None]) -> Generator[None]:
 def not_listening() -> Generator[None]:
     """Leave signals to the host."""
     yield
+
+
+@contextmanager
+def _awake() -> Generator[None]:
+    """Let signals wake the running event loop, if nobody else does."""
+    if sniffio.current_async_library() == "trio":
+        yield
+        return
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    ours, its = socket.socketpair()
+    with ours, its:
+        ours.setblocking(False)
+        its.setblocking(False)
+        loop.add_reader(ours, ours.recv, 4096)
+        _lend(its.fileno())
+        try:
+            yield
+        finally:
+            _take_back(its.fileno())
+            loop.remove_reader(ours)
+
+
+def _lend(descriptor: int) -> None:
+    """Have Python write there what signals come, unless it does so somewhere else."""
+    _lent.append(descriptor)
+    former = signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
+    if former != -1:
+        signal.set_wakeup_fd(former)
+
+
+def _take_back(descriptor: int) -> None:
+    """Leave it to the next listener, if there is one."""
+    if descriptor not in _lent:  # in a forked child
+        return
+    _lent.remove(descriptor)
+    successor = _lent[0] if _lent else -1
+    current = signal.set_wakeup_fd(successor, warn_on_full_buffer=False)
+    if current != descriptor:
+        signal.set_wakeup_fd(current)
 
 
 def _put_back() -> None:
@@ -81,6 +129,8 @@ def _put_back() -> None:
 def _in_child() -> None:
     _listeners.clear()
     _put_back()
+    for descriptor in tuple(_lent):
+        _take_back(descriptor)
 
 
 if hasattr(os, "register_at_fork"):

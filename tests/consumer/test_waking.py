@@ -301,6 +301,7 @@ async def test_a_hint_waits_for_a_slot_that_is_free_soon(
     one, two = sleeper(manager, "one", calls), sleeper(manager, "two", calls)
     async with manager:
         await manager.start()
+        await anyio.sleep(1)  # or the first look of all finds this job, and its hint costs another
         await manager.emit(one, 0.008)
         await anyio.sleep(0.001)
         broker.calls.clear()
@@ -308,7 +309,7 @@ async def test_a_hint_waits_for_a_slot_that_is_free_soon(
         await manager.emit(two, 0)
         await eventually(lambda: len(calls) == 2)
         assert anyio.current_time() - began < 0.01
-        assert broker.calls["step"] <= 4, "none of them of nothing"
+        assert broker.calls["step"] <= 3, "none of them of nothing"
         await manager.until_idle()
 
 

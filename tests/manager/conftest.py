@@ -1,7 +1,7 @@
 """Each test runs on the MemoryBroker under a virtual clock, and on a real server.
 
-Tests marked `both_loops` run on asyncio too; those marked `virtual_time` on memory alone,
-those marked `real_time` never on a virtual clock.
+Tests marked `both_loops` run on asyncio too; those marked `virtual_time` on memory alone. Those
+marked `real_time` never have a virtual clock, which does not see threads.
 """
 
 from __future__ import annotations
@@ -27,8 +27,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             kinds = ["memory"]
         if metafunc.definition.get_closest_marker("both_loops"):
             kinds += [f"{kind}-asyncio" for kind in kinds]
-        if metafunc.definition.get_closest_marker("real_time"):
-            kinds.remove("memory")
         metafunc.parametrize("kind", kinds)
 
 
@@ -41,17 +39,19 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def _limit(item: pytest.Function) -> float:
     if item.get_closest_marker("virtual_time"):
         return 400 * 86_400
+    return 3600 if _is_virtual(item) else 20
+
+
+def _is_virtual(item: pytest.Function) -> bool:
     kind = item.callspec.params.get("kind") if hasattr(item, "callspec") else None
-    return 3600 if kind == "memory" else 20
+    return kind == "memory" and item.get_closest_marker("real_time") is None
 
 
 @pytest.fixture
-def anyio_backend(kind: str) -> tuple[str, dict[str, object]]:
+def anyio_backend(kind: str, request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
     if kind.endswith("asyncio"):
         return "asyncio", {}
-    if kind == "memory":
-        return "trio", {"clock": MockClock(autojump_threshold=0)}
-    return "trio", {}
+    return "trio", {"clock": MockClock(autojump_threshold=0)} if _is_virtual(request.node) else {}
 
 
 @pytest.fixture
