@@ -24,6 +24,7 @@ class System:
         python: the oldest Python that its packages install on.
         arguments: more arguments of the script.
         emits: the ways to emit that its interface has.
+        most: handlers at once that it can cope with.
     """
 
     name: str
@@ -34,6 +35,7 @@ class System:
     python: tuple[int, int] = (3, 11)
     arguments: tuple[str, ...] = ()
     emits: frozenset[How] = frozenset({"bulk", "tasks", "one"})
+    most: int | None = None
 
     @property
     def ours(self) -> bool:
@@ -101,6 +103,7 @@ SYSTEMS = (
         "threads; defaults",
         ("huey~=3.5", "redis", "hiredis"),
         emits=frozenset[How]({"one"}),
+        most=100,  # with 500 threads half of 125 jobs had not run after a minute
     ),
     System(
         "Celery",
