@@ -80,6 +80,21 @@ def test_a_quick_run_executes_every_job_once_and_fills_the_tables() -> None:
         assert re.search(rf"^{row}$", done.stdout, re.MULTILINE), (row, done.stdout)
 
 
+def test_the_help_keeps_names_with_commas_apart() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "examples.benchmarks", "--help"],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=True,
+    )
+    said = " ".join(done.stdout.split())  # argparse breaks lines
+    for names in (SYSTEMS, (*MEASURES, *GROWTH)):
+        assert "; ".join(each.name for each in names) in said
+
+
 def test_a_job_that_runs_twice_is_counted_as_repeated() -> None:
     sample = measure_once(SYSTEM, fake(EACH_ONCE + "\n    tally.ran(1)"), COST, WARM, JOBS)
     assert (sample.executed, sample.repeats) == (WARM + JOBS, 1)

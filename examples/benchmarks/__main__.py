@@ -104,8 +104,8 @@ def _arguments() -> _Chosen:
     add("--growth", action="store_true", help="this engine under loads; not the usual measures")
     systems = [each.name for each in SYSTEMS]
     measures = [each.name for each in (*MEASURES, *GROWTH)]
-    add("--system", action="append", choices=systems, metavar="NAME", help=", ".join(systems))
-    add("--measure", action="append", choices=measures, metavar="NAME", help=", ".join(measures))
+    add("--system", action="append", choices=systems, metavar="NAME", help="; ".join(systems))
+    add("--measure", action="append", choices=measures, metavar="NAME", help="; ".join(measures))
     add("--cache", type=Path, default=default_cache(), help="for the peers' environments")
     add("--output", type=Path, help="directory for the tables, every sample, and a plot")
     given = parser.parse_args()
