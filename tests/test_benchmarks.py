@@ -16,7 +16,7 @@ from examples.benchmarks.measures import COST, EMITS, GROWTH, MEASURES, REST, TW
 from examples.benchmarks.resting import measure_rest
 from examples.benchmarks.results import Results
 from examples.benchmarks.rounds import Plan, run_rounds
-from examples.benchmarks.running import FailedError, measure_once
+from examples.benchmarks.running import FailedError, Sample, measure_once
 from examples.benchmarks.sharing import measure_shared
 from examples.benchmarks.starting import measure_start
 from examples.benchmarks.systems import SYSTEMS, System
@@ -93,6 +93,16 @@ def test_the_help_keeps_names_with_commas_apart() -> None:
     said = " ".join(done.stdout.split())  # argparse breaks lines
     for names in (SYSTEMS, (*MEASURES, *GROWTH)):
         assert "; ".join(each.name for each in names) in said
+
+
+def test_a_percentile_of_few_latencies_is_at_most_the_longest() -> None:
+    latencies = (1.0, 1.0, 2.0, 5.0)
+    results = Results("Valkey", 1)
+    results.add(SYSTEM.name, COST, Sample(4, 1.0, 0.0, 0.0, 0.0, 0.0, latencies_ms=latencies))
+    assert results.latency(SYSTEM.name, COST, 50) == 1.5
+    longest = results.latency(SYSTEM.name, COST, 99)
+    assert longest is not None
+    assert 4.0 < longest <= 5.0
 
 
 def test_a_job_that_runs_twice_is_counted_as_repeated() -> None:

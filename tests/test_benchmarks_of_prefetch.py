@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+from examples.benchmarks.waiting import figures
 from tests.test_examples import ROOT, environment
 
 LIMIT = 120.0  # seconds, on a busy machine; either takes a few
@@ -33,6 +34,10 @@ def test_every_job_whose_wait_is_measured_runs_once() -> None:
     assert re.search(rf"^\| no-op \| 3,000, each once \| [\d,]+ \|{times}$", said, re.MULTILINE)
     sleepers = rf"^\| … of these, those that sleep \| \d+, each once \| [\d,]+ \|{times}$"
     assert re.search(sleepers, said, re.MULTILINE), said
+
+
+def test_of_few_waits_no_percentile_is_above_the_longest() -> None:
+    assert figures([[1.0, 1.0, 2.0, 5.0]]) == ["1.50", "4.91", "5.00"]
 
 
 def test_whatever_is_done_to_a_busy_worker_no_job_is_missing() -> None:

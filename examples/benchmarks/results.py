@@ -66,7 +66,7 @@ class Results:
         """The median over the rounds of a percentile of the latencies, in milliseconds."""
 
         def of(sample: Sample) -> float:
-            return quantiles(sample.latencies_ms, n=100)[percentile - 1]
+            return quantiles(sample.latencies_ms, n=100, method="inclusive")[percentile - 1]
 
         return self.median(system, measure, of)
 

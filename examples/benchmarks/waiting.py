@@ -231,7 +231,7 @@ def row(name: str, jobs: set[str], diaries: Sequence[Diary]) -> str:
 
 def figures(rounds: Sequence[Sequence[float]]) -> list[str]:
     """p50, p99, and the maximum."""
-    percentiles = [quantiles(each, n=100) for each in rounds]
+    percentiles = [quantiles(each, n=100, method="inclusive") for each in rounds]
     found = [median(each[place] for each in percentiles) for place in (49, 98)]
     return [f"{value:.2f}" for value in (*found, max(map(max, rounds)))]
 
