@@ -182,6 +182,20 @@ async def test_many_replies_that_come_together_do_not_wait_for_a_busy_loop(
 
 
 @timely
+async def test_replies_that_have_been_read_are_not_overdue_however_long_each_turn_takes(
+    address: Address,
+) -> None:
+    async def take() -> None:
+        for _ in range(2):
+            assert await connection.answer(("PING",), timeout=0.1, in_turn=True) == b"PONG"
+            time.sleep(0.02)  # noqa: ASYNC251 - a handler that computes
+
+    async with open_connection(address) as connection, anyio.create_task_group() as tasks:
+        for _ in range(30):
+            tasks.start_soon(take)
+
+
+@timely
 async def test_concurrent_requests_are_written_together(address: Address) -> None:
     async def reads() -> int:
         stats = await connection.request(("INFO", "stats"))
@@ -454,6 +468,24 @@ async def test_a_program_that_held_up_its_own_loop_does_not_blame_the_server(
         own_server.thaw()
         time.sleep(1.2)  # noqa: ASYNC251 - what a careless handler does; the answer comes meanwhile
     assert replies == [b"PONG"]
+
+
+@timely
+async def test_the_server_has_its_time_though_the_loop_was_held_up_before_the_sending(
+    address: Address,
+) -> None:
+    async def wait_in_vain(seconds: float, timeout: float) -> None:
+        assert await connection.request(("BLPOP", "nothing", seconds), timeout=timeout) is None
+
+    async with open_connection(address) as connection:
+        for _ in range(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(wait_in_vain, 0.1, 10)
+                await in_flight(connection, 1)
+                tasks.start_soon(wait_in_vain, 0.05, 0.3)
+                while "2 in flight" not in repr(connection):
+                    await anyio.lowlevel.checkpoint()
+                time.sleep(0.4)  # noqa: ASYNC251 - a handler that computes
 
 
 @timely

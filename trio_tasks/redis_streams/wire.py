@@ -36,6 +36,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
+from itertools import islice
 from math import inf
 from typing import Final
 
@@ -57,6 +58,12 @@ __all__ = ["Command", "Connection", "RedisReplyError", "Reply", "open_connection
 _INCOMPLETE: Final = object()  # not None or False: those are replies
 
 _IDLE: Final = 0.05  # seconds: a reader that steps back sooner costs more than it saves
+
+_PASSES: Final = 8
+"""Passes of the loop in which whoever reads next wakes, waits for the socket and reads what lies
+there (on asyncio three are too few where callers read for each other)."""
+
+_LATE: Final = 0.05  # seconds between a call and its sending that are worth being allowed for
 
 
 class _Exchange:
@@ -95,11 +102,14 @@ class Connection:
         )
         self._is_read = not transport.has_any_reader  # by somebody, so that others need not
         self._is_shared = False  # several have waited at once since nobody did
+        self._hands_out = False  # more has been read, for those who go on in turn
         self._reader_needed = anyio.Event()
         self._is_timed = True  # the reader looks by itself whether it is needed
         self._room = anyio.Semaphore(max_in_flight, fast_acquire=True)
         self._unanswered: deque[_Exchange] = deque()
         self._outbox: list[bytes | memoryview] = []
+        self._outbox_since = 0.0  # on the loop's clock
+        self._unsent = 0  # the last of those that are unanswered
         self._outbox_filled = anyio.Event()
         self._alarm = anyio.CancelScope()
         self._alarm_at = inf
@@ -211,7 +221,7 @@ class Connection:
                 f"{self.label}: too many requests in flight for {timeout:g} s"
             )
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, data: bytes | memoryview) -> None:
         # With nothing else unanswered, nothing else is unsent either: see _write.
         if len(self._unanswered) == 1:
             try:
@@ -221,9 +231,11 @@ class Connection:
                 return
             if sent == len(data):
                 return
-            self._outbox.append(memoryview(data)[sent:])
-        else:
-            self._outbox.append(data)
+            data = memoryview(data)[sent:]
+        if not self._outbox:
+            self._outbox_since = self._clock()
+        self._outbox.append(data)
+        self._unsent += 1
         self._outbox_filled.set()
 
     async def _write(self) -> None:
@@ -233,10 +245,19 @@ class Connection:
             self._outbox_filled = anyio.Event()
             data = b"".join(self._outbox)
             self._outbox.clear()
+            self._allow_for_delay()
             try:
                 await self._transport.send(data)
             except TRANSPORT_ERRORS as error:
                 return self._close("the connection broke", error)
+
+    def _allow_for_delay(self) -> None:
+        """Count the time of what is sent now from now on, if this loop has been held up."""
+        late = self._clock() - self._outbox_since
+        if late > _LATE:
+            for exchange in islice(reversed(self._unanswered), self._unsent):
+                exchange.deadline += late
+        self._unsent = 0
 
     async def _read_until(self, mine: _Exchange) -> None:
         """Read in the place of the reader, which does so for those that are left."""
@@ -297,7 +318,11 @@ class Connection:
                         if exchange.in_turn and self._reader.has_data():
                             if exchange is mine:
                                 return None  # the reader sees to the others
-                            await anyio.lowlevel.checkpoint()
+                            self._hands_out = True
+                            try:
+                                await anyio.lowlevel.checkpoint()
+                            finally:
+                                self._hands_out = False
                 reply = self._reader.gets()
         except TRANSPORT_ERRORS as error:
             return self._close("the connection broke", error)
@@ -311,9 +336,12 @@ class Connection:
                 return self._close("no reply within the time", TimeoutError())
             with anyio.CancelScope(deadline=self._alarm_at) as self._alarm:
                 await anyio.sleep_forever()
-            # This loop itself may have been held up: replies that lie in the socket come first.
-            for _ in range(3):
+            # This loop itself may have been held up: replies that lie in the socket come first, and
+            # those that have been read, each in turn.
+            passes = _PASSES
+            while passes:
                 await anyio.lowlevel.checkpoint()
+                passes = _PASSES if self._hands_out else passes - 1
 
     def _close(self, reason: str, cause: Exception | None = None) -> None:
         """Close, unless that has happened: the first reason is the true one."""
