@@ -138,6 +138,33 @@ async def host_of_asyncio() -> None:
     say("the host's handler was called")
 
 
+async def host_of_asyncio_in_between() -> None:
+    """The host's signal strikes while it is found out whom signals wake, each time."""
+    strikes = heard = 0
+    set_wakeup_fd = signal.set_wakeup_fd
+
+    def hear() -> None:
+        nonlocal heard
+        heard += 1
+
+    def strike(*args: Any, **options: Any) -> int:
+        nonlocal strikes
+        former = set_wakeup_fd(*args, **options)
+        strikes += 1
+        signal.raise_signal(signal.SIGHUP)
+        return former
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hear)
+    manager = TaskManager[Any]("memory://")
+    manager.register_handler(_nothing, event="job")
+    say("ready")
+    signal.set_wakeup_fd = strike
+    await manager.run(until_idle=True)
+    signal.set_wakeup_fd = set_wakeup_fd
+    await eventually(lambda: heard == strikes >= 4)
+    say("all heard")
+
+
 async def left_to_the_host() -> None:
     """Started by a nursery, `run` leaves signals to the host."""
 
@@ -340,6 +367,22 @@ async def control_c_in_the_lifespan() -> None:
         say("KeyboardInterrupt", manager.state)
 
 
+async def control_c_after_an_error() -> None:
+    """Ctrl-C while the block is left because of an error."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan() -> AsyncGenerator[None]:
+        yield
+        say("ready")
+        await anyio.sleep_forever()
+
+    manager: TaskManager[Any] = TaskManager("memory://", lifespan=lifespan)
+    manager.register_handler(_nothing, event="job")
+    async with manager:
+        await manager.start()
+        raise LookupError("the block's own")
+
+
 PROGRAMS: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
     program.__name__: program
     for program in (
@@ -348,6 +391,7 @@ PROGRAMS: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
         run_two,
         restored,
         host_of_asyncio,
+        host_of_asyncio_in_between,
         left_to_the_host,
         while_starting,
         while_entering,
@@ -358,6 +402,7 @@ PROGRAMS: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
         control_c,
         control_c_while_leaving,
         control_c_in_the_lifespan,
+        control_c_after_an_error,
     )
 }
 

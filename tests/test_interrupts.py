@@ -128,6 +128,12 @@ def test_a_handler_that_the_host_gave_to_asyncio_comes_back(loop: str) -> None:
         assert program.lines() == ["the host's handler was called"]
 
 
+@pytest.mark.parametrize("loop", ["asyncio"])
+def test_a_signal_of_the_host_is_not_lost_while_it_is_asked_whom_signals_wake(loop: str) -> None:
+    with _running("host_of_asyncio_in_between", loop) as program:
+        assert program.lines() == ["all heard"]
+
+
 def test_signals_are_left_to_a_host_that_starts_the_manager_in_a_nursery(loop: str) -> None:
     with _running("left_to_the_host", loop) as program:
         program.signal(signal.SIGTERM)
@@ -229,3 +235,11 @@ def test_control_c_in_the_lifespan_leaves_the_block_as_it_was_raised(loop: str) 
     with _running("control_c_in_the_lifespan", loop) as program:
         program.signal(signal.SIGINT)
         assert program.lines() == ["KeyboardInterrupt closed"]
+
+
+def test_control_c_does_not_hide_the_error_that_it_comes_after(loop: str) -> None:
+    with _running("control_c_after_an_error", loop) as program:
+        program.signal(signal.SIGINT)
+        lines = program.lines()
+        assert "LookupError: the block's own" in lines
+        assert lines[-1] == "KeyboardInterrupt"

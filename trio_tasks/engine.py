@@ -18,7 +18,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, Literal, NoReturn, Self, TypeAlias, cast
 
 import anyio
 import msgspec
@@ -185,14 +185,16 @@ class Engine:
                 type(error) if error else None, error, error.__traceback__ if error else None
             )
         except BaseExceptionGroup as group:
-            if error is not None and list(group.exceptions) == [error]:
-                if error is exc:
-                    return False  # the block's own exception, and no other: as it was raised
-                raise error from None
-            if group.split(KeyboardInterrupt)[1] is not None:
+            if group.split(KeyboardInterrupt)[1] is None:
+                # A lifespan can get Ctrl-C too, and at times so does what AnyIO wraps our tasks in.
+                alone = _first(group)
+            elif error is not None and _is_all_of(error, group):
+                alone = error
+            else:
                 raise
-            # A lifespan can get Ctrl-C too, and at times so does what AnyIO wraps our tasks in.
-            raise _first(group) from None
+            if alone is exc:
+                return False  # the block's own exception, and no other: as it was raised
+            _raise_alone(alone)
         finally:
             if self.state != "crashed":
                 self.state = "closed"
@@ -522,3 +524,27 @@ def _first(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
     return error
+
+
+def _is_all_of(error: BaseException, group: BaseExceptionGroup) -> bool:
+    """Whether a nursery's group holds what its block has raised, and nothing else.
+
+    Of a group that the block has raised Trio holds a copy.
+    """
+    return len(group.exceptions) == 1 and _leaves(group.exceptions[0]) == _leaves(error)
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    group = cast("BaseExceptionGroup[BaseException]", error)
+    return [leaf for each in group.exceptions for leaf in _leaves(each)]
+
+
+def _raise_alone(error: BaseException) -> NoReturn:
+    """Raise it without the group that it came in, but with what it came after: a block's error."""
+    context = error.__context__
+    try:
+        raise error
+    finally:
+        error.__context__ = context

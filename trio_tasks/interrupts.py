@@ -22,7 +22,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import FrameType
 from typing import Any, TypeAlias
@@ -89,31 +89,43 @@ def _awake() -> Generator[None]:
         ours.setblocking(False)
         its.setblocking(False)
         loop.add_reader(ours, ours.recv, 4096)
-        _lend(its.fileno())
+        _lend(its.fileno(), ours)
         try:
             yield
         finally:
-            _take_back(its.fileno())
+            _take_back(its.fileno(), ours)
             loop.remove_reader(ours)
 
 
-def _lend(descriptor: int) -> None:
+def _lend(descriptor: int, read_at: socket.socket) -> None:
     """Have Python write there what signals come, unless it does so somewhere else."""
     _lent.append(descriptor)
+    # One can only ask which it is by setting another one.
     former = signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
     if former != -1:
-        signal.set_wakeup_fd(former)
+        _put_back_wakeup(former, read_at)
 
 
-def _take_back(descriptor: int) -> None:
+def _take_back(descriptor: int, read_at: socket.socket) -> None:
     """Leave it to the next listener, if there is one."""
     if descriptor not in _lent:  # in a forked child
         return
     _lent.remove(descriptor)
-    successor = _lent[0] if _lent else -1
-    current = signal.set_wakeup_fd(successor, warn_on_full_buffer=False)
-    if current != descriptor:
-        signal.set_wakeup_fd(current)
+    current = signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
+    if current in {descriptor, -1}:
+        signal.set_wakeup_fd(_lent[0] if _lent else -1, warn_on_full_buffer=False)
+    else:
+        _put_back_wakeup(current, read_at)
+
+
+def _put_back_wakeup(descriptor: int, read_at: socket.socket) -> None:
+    """Have it written there again, and give it what came meanwhile.
+
+    It is all that the handlers learn which a host on asyncio has given to its loop.
+    """
+    signal.set_wakeup_fd(descriptor, warn_on_full_buffer=descriptor not in _lent)
+    with suppress(OSError):  # nothing came, or it is full
+        os.write(descriptor, read_at.recv(4096))
 
 
 def _put_back() -> None:
@@ -129,8 +141,11 @@ def _put_back() -> None:
 def _in_child() -> None:
     _listeners.clear()
     _put_back()
-    for descriptor in tuple(_lent):
-        _take_back(descriptor)
+    if _lent:
+        current = signal.set_wakeup_fd(-1)
+        if current not in _lent:
+            signal.set_wakeup_fd(current)
+        _lent.clear()
 
 
 if hasattr(os, "register_at_fork"):

@@ -132,6 +132,16 @@ async def test_an_exception_in_the_block_comes_out_as_it_is(manager: TaskManager
     assert manager.state == "closed"
 
 
+async def test_a_group_that_the_block_raises_comes_out_as_it_is(manager: TaskManager[Any]) -> None:
+    _register(manager)
+    group = ExceptionGroup("mine", [ValueError("one"), ExceptionGroup("inner", [KeyError("two")])])
+    with pytest.RaisesGroup(ValueError, pytest.RaisesGroup(KeyError)) as caught:  # noqa: PT012
+        async with manager:
+            await manager.start()
+            raise group
+    assert caught.value is group
+
+
 async def test_start_serves_a_subset_of_the_queues(
     manager: TaskManager[Any], calls: list[str]
 ) -> None:

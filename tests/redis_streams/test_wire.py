@@ -483,7 +483,7 @@ async def test_the_server_has_its_time_though_the_loop_was_held_up_before_the_se
                 tasks.start_soon(wait_in_vain, 0.1, 10)
                 await in_flight(connection, 1)
                 tasks.start_soon(wait_in_vain, 0.05, 0.3)
-                while "2 in flight" not in repr(connection):
+                while "2 in flight" not in repr(connection):  # noqa: ASYNC110 - not a pass later
                     await anyio.lowlevel.checkpoint()
                 time.sleep(0.4)  # noqa: ASYNC251 - a handler that computes
 
