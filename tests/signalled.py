@@ -367,14 +367,21 @@ async def control_c_in_the_lifespan() -> None:
         say("KeyboardInterrupt", manager.state)
 
 
+@trio.lowlevel.enable_ki_protection
+async def _say_when_all_wait() -> None:
+    await anyio.wait_all_tasks_blocked()
+    say("ready")
+
+
 async def control_c_after_an_error() -> None:
     """Ctrl-C while the block is left because of an error."""
 
     @contextlib.asynccontextmanager
     async def lifespan() -> AsyncGenerator[None]:
         yield
-        say("ready")
-        await anyio.sleep_forever()
+        async with anyio.create_task_group() as nursery:
+            nursery.start_soon(_say_when_all_wait)
+            await anyio.sleep_forever()
 
     manager: TaskManager[Any] = TaskManager("memory://", lifespan=lifespan)
     manager.register_handler(_nothing, event="job")

@@ -135,7 +135,7 @@ async def test_an_exception_in_the_block_comes_out_as_it_is(manager: TaskManager
 async def test_a_group_that_the_block_raises_comes_out_as_it_is(manager: TaskManager[Any]) -> None:
     _register(manager)
     group = ExceptionGroup("mine", [ValueError("one"), ExceptionGroup("inner", [KeyError("two")])])
-    with pytest.RaisesGroup(ValueError, pytest.RaisesGroup(KeyError)) as caught:  # noqa: PT012
+    with pytest.RaisesGroup(ValueError, pytest.RaisesGroup(KeyError)) as caught:
         async with manager:
             await manager.start()
             raise group
