@@ -181,6 +181,23 @@ async def test_an_outage_before_anybodys_first_beat_proves_nothing_either(world:
 
 
 @pytest.mark.virtual_time
+async def test_a_job_waits_for_one_lease_where_all_workers_die_before_their_first_beat(
+    world: World,
+) -> None:
+    job_id = await world.emit()
+    first = await world.worker("first", lease_ms=LEASE_MS)
+    await first.take_one()
+
+    waits: list[list[str]] = []
+    for number in range(4):
+        await world.pass_ms(LEASE_MS // 4)
+        heir = await world.worker(f"heir-{number}", lease_ms=LEASE_MS)
+        waits.append(await heir.take_ids(1))
+
+    assert waits == [[], [], [], [job_id]]
+
+
+@pytest.mark.virtual_time
 async def test_a_job_waits_at_most_two_leases_if_nobody_was_alive_in_between(
     world: World,
 ) -> None:

@@ -115,7 +115,9 @@ def forget(server: Server, inc: Inc) -> None:
 
 
 def register(server: Server, inc: Inc, events: tuple[str, ...] = ()) -> None:
-    """Adds a member, always under a fresh name, and creates the groups."""
+    """Adds a member, always under a fresh name, and creates the groups. Who joins is heard."""
+    renew_after_outage(server)
+    server.last_beat = server.now
     server.groups = True
     server.served[inc] = events
     server.ordinals.setdefault(inc, 0)

@@ -28,7 +28,9 @@ __all__ = [
 
 
 def register(queue: QueueStore, registration: Registration, now_ms: int) -> None:
-    """Add a member. Only this adds one; the name is always fresh."""
+    """Add a member. Only this adds one; the name is always fresh. Who joins is heard."""
+    renew_after_outage(queue, registration.lease_ms, now_ms)
+    queue.last_beat_ms = now_ms
     queue.members[registration.incarnation] = Member(
         incarnation=registration.incarnation,
         consumer_id=registration.consumer_id,
@@ -37,8 +39,6 @@ def register(queue: QueueStore, registration: Registration, now_ms: int) -> None
         lease_ms=registration.lease_ms,
         lease_until_ms=now_ms + registration.lease_ms,
     )
-    if queue.last_beat_ms is None:
-        queue.last_beat_ms = now_ms  # the outage rule needs an instant to count from
 
 
 def leave(queue: QueueStore, incarnation: str) -> None:
@@ -70,7 +70,7 @@ def beat(queue: QueueStore, incarnation: str, now_ms: int) -> Beat:
 
 
 def renew_after_outage(queue: QueueStore, lease_ms: int, now_ms: int) -> None:
-    """Renew everyone if nobody has beaten for more than half a lease.
+    """Renew everyone if nobody has joined or beaten for more than half a lease.
 
     Then the server was away, or its clock jumped: silence proves nothing.
     """

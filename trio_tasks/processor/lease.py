@@ -10,9 +10,10 @@ A lease is how long a worker may be silent before others take its jobs. Within o
 Renewing at every third leaves room for one renewal that is lost. Handlers are stopped at two
 thirds, so that they have unwound before anybody else starts their jobs.
 
-The *outage rule* belongs to the server's side. When nobody at all has renewed for half a lease,
-the server was away or its clock has jumped, and the workers are not to blame: every lease begins
-anew. Two thirds would steal from living workers, a third would let a lone survivor wait for ever.
+The *outage rule* belongs to the server's side. When nobody at all has joined or renewed for half a
+lease, the server was away or its clock has jumped, and the workers are not to blame: every lease
+begins anew. Two thirds would steal from living workers, a third would let a lone survivor wait for
+ever. Joining counts, or the jobs of workers that die young would wait for one that does not.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@
 -- KEEPS    only a member may take; only this script adds one
 -- AGAIN    renews the lease
 --@include head
+--@include leases
 local name, lease, consumer = ARGV[2], ARGV[3], ARGV[4]
 for level = 0, 9 do
   local made = redis.pcall('XGROUP', 'CREATE', STREAM .. level, 'g', 0, 'MKSTREAM')
@@ -21,7 +22,8 @@ local events = table.concat(ARGV, '\n', 6)
 local about = table.concat({ lease, consumer, ARGV[5], '', events, '' }, '\n')
 call('HSET', INCARNATIONS, name, about)
 call('HSETNX', META, 'v', 1)
--- The outage rule needs an instant to count from, also before anybody's first beat.
-call('HSETNX', META, 'bt', NOW)
+-- Who joins is heard: where workers never live until their first beat, that is no outage.
+renew_after_outage(tonumber(lease), call('HGET', META, 'bt'))
+call('HSET', META, 'bt', NOW)
 call('ZADD', LEASES, ms(now + lease), name)
 return { namesakes, tonumber(call('HGET', META, 'df')) or 0 }
