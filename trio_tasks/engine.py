@@ -185,9 +185,10 @@ class Engine:
                 type(error) if error else None, error, error.__traceback__ if error else None
             )
         except BaseExceptionGroup as group:
-            if group.split(KeyboardInterrupt)[1] is None:
+            leaves = _leaves(group)
+            if all(isinstance(leaf, KeyboardInterrupt) for leaf in leaves):
                 # A lifespan can get Ctrl-C too, and at times so does what AnyIO wraps our tasks in.
-                alone = _first(group)
+                alone = leaves[0]
             elif error is not None and _is_all_of(error, group):
                 alone = error
             else:
@@ -519,13 +520,6 @@ def _totals(counters: QueueCounters) -> tuple[int, int, int, int]:
     return (counters.completed, counters.interrupted, counters.released, counters.left_behind)
 
 
-def _first(error: BaseException) -> BaseException:
-    """What was raised first of all that is in a group."""
-    while isinstance(error, BaseExceptionGroup):
-        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
-    return error
-
-
 def _is_all_of(error: BaseException, group: BaseExceptionGroup) -> bool:
     """Whether a nursery's group holds what its block has raised, and nothing else.
 
@@ -535,6 +529,7 @@ def _is_all_of(error: BaseException, group: BaseExceptionGroup) -> bool:
 
 
 def _leaves(error: BaseException) -> list[BaseException]:
+    """The exceptions themselves, without the groups that they are in."""
     if not isinstance(error, BaseExceptionGroup):
         return [error]
     group = cast("BaseExceptionGroup[BaseException]", error)

@@ -93,8 +93,9 @@ def _awake() -> Generator[None]:
         try:
             yield
         finally:
-            _take_back(its.fileno(), ours)
-            loop.remove_reader(ours)
+            if its.fileno() in _lent:  # not in a forked child, which shares what the loop waits for
+                _take_back(its.fileno(), ours)
+                loop.remove_reader(ours)
 
 
 def _lend(descriptor: int, read_at: socket.socket) -> None:
@@ -108,8 +109,6 @@ def _lend(descriptor: int, read_at: socket.socket) -> None:
 
 def _take_back(descriptor: int, read_at: socket.socket) -> None:
     """Leave it to the next listener, if there is one."""
-    if descriptor not in _lent:  # in a forked child
-        return
     _lent.remove(descriptor)
     current = signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
     if current in {descriptor, -1}:

@@ -70,7 +70,7 @@ def is_outage(last_beat_at_ms: int, now_ms: int, lease_ms: int) -> bool:
     Or so far ahead: the clock has been set back, and once more it says nothing about anybody.
 
     Args:
-        last_beat_at_ms: the last beat of anyone (server time).
+        last_beat_at_ms: when anyone last joined or beat (server time).
         now_ms: server time.
         lease_ms: the lease.
     """
