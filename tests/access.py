@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 
 from trio_tasks.broker import Applied, Delivery, Membership, NewJob, Outcome, Registration
@@ -107,5 +107,12 @@ class Attempted:
 async def _nothing() -> None: ...
 
 
+class _NoLines:
+    """A log that keeps nothing."""
+
+    def log(self, message: object) -> Awaitable[None]:
+        return _nothing()
+
+
 def some_job(job_id: str = "parent") -> Job[object]:
-    return Job(job_id, "some-event", "default", None, 1, 4, 0, 0, None, lambda _line: _nothing())
+    return Job(job_id, "some-event", "default", None, 1, 4, 0, 0, None, _NoLines())

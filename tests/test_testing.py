@@ -139,7 +139,7 @@ def test_the_context_looks_like_that_of_a_handler() -> None:
     assert ctx.job.data is None
     ctx.job.logger("through the context")
     assert ctx.logs == ["through the context"]
-    job = Job("id", "event", "queue", 1, 1, 4, 0, 0, None, lambda _line: make_job(0).logger(""))
+    job = make_job(1)
     assert FakeContext(job=job).job is job
 
 

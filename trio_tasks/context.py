@@ -142,11 +142,14 @@ class Attempt(Protocol):
 
     Attributes:
         ended: the handler has returned; set by `end_attempt` only.
-        children: the jobs that `ctx.emit` collected.
     """
 
     ended: bool
-    children: list[NewJob]
+
+    @property
+    def children(self) -> list[NewJob]:
+        """The jobs that `ctx.emit` collected."""
+        ...
 
     @property
     def job_id(self) -> str:

@@ -5,11 +5,11 @@ Nothing here talks to Redis; `Job.logger` hands its line to whoever runs the job
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Generic, NewType
+from typing import Any, Generic, NewType, Protocol
 
 from typing_extensions import TypeVar
 
@@ -62,6 +62,14 @@ class JobState(StrEnum):
 FINAL_STATES = frozenset({JobState.COMPLETED, JobState.SKIPPED, JobState.CANCELLED, JobState.DEAD})
 
 
+class LineLog(Protocol):
+    """What keeps the lines that a handler leaves with its job."""
+
+    def log(self, message: object) -> Awaitable[None]:
+        """Keep a line; see `Job.logger`."""
+        ...
+
+
 class Job(Generic[T_co]):
     """One attempt of a job, as its handler sees it. Read-only.
 
@@ -80,7 +88,7 @@ class Job(Generic[T_co]):
 
     __slots__ = (
         "_emitted_at_ms",
-        "_log",
+        "_lines",
         "_scheduled_for_ms",
         "attempt",
         "attempts",
@@ -111,7 +119,7 @@ class Job(Generic[T_co]):
         priority: int,
         emitted_at_ms: int,
         scheduled_for_ms: int | None,
-        log: Callable[[object], Awaitable[None]],
+        lines: LineLog,
     ) -> None:
         self.id = id
         self.name = name
@@ -122,7 +130,7 @@ class Job(Generic[T_co]):
         self.priority = priority
         self._emitted_at_ms = emitted_at_ms
         self._scheduled_for_ms = scheduled_for_ms
-        self._log = log
+        self._lines = lines
 
     @property
     def emitted_at(self) -> datetime:
@@ -145,7 +153,7 @@ class Job(Generic[T_co]):
             SerializationError: the message is neither text nor a JSON object.
             RuntimeError: the handler has already returned.
         """
-        return self._log(message)
+        return self._lines.log(message)
 
     def __repr__(self) -> str:
         return (

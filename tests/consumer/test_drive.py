@@ -28,7 +28,7 @@ async def driven(coroutine: Coroutine[Any, Any, Any]) -> Any:
         trap = context.run(coroutine.send, None)
     except StopIteration as done:
         return done.value
-    return await drive(context, coroutine, trap)
+    return await drive(context.run, coroutine, trap)
 
 
 async def test_its_value_comes_back_whether_or_not_it_suspends() -> None:

@@ -156,7 +156,7 @@ async def test_lines_that_pile_up_while_the_broker_is_away_are_bounded(
         ref = await manager.emit(handler)
         await gate.wait()
         (held,) = consumer_of(manager).feeds["default"].held
-        assert len(held.lines) <= 10
+        assert len(held.lines or ()) <= 10
         broker.come_back()
         await ref.result(timeout=5)
         _, lines = await _read(broker, ref.id)

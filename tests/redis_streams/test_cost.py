@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections import Counter
 from pathlib import Path
@@ -74,3 +75,38 @@ async def test_a_job_whose_handler_suspends_wakes_one_slot() -> None:
                 await manager.until_idle()
     # Each was called to be parked, and resumed; some were woken for a job that another one took.
     assert parked <= 2 * slots * 1.25
+
+
+async def test_a_handler_that_waits_leaves_few_objects_to_the_garbage_collector() -> None:
+    jobs, waiting = 500, 0
+    all_wait, go_on = anyio.Event(), anyio.Event()
+
+    def objects() -> Counter[str]:
+        gc.collect()
+        return Counter(type(thing).__qualname__ for thing in gc.get_objects())
+
+    with start_server() as server:
+        manager: TaskManager[Any] = TaskManager(server.url, concurrency=jobs)
+
+        @manager.handler("job")
+        async def job(job: Job[int]) -> None:
+            del job
+            nonlocal waiting
+            waiting += 1
+            if waiting == jobs:
+                all_wait.set()
+            await go_on.wait()
+
+        with anyio.fail_after(60):
+            async with manager:
+                await manager.start()
+                await anyio.wait_all_tasks_blocked()
+                before = objects()
+                await manager.emit_many([Emit("job", n) for n in range(jobs)])
+                await all_wait.wait()
+                await anyio.wait_all_tasks_blocked()
+                grown = objects() - before
+                go_on.set()
+                await manager.until_idle()
+    # Some eight are ours, the rest is what this handler waits by: 13.9 on Trio, 12.1 on asyncio.
+    assert grown.total() / jobs <= 15, grown.most_common(20)

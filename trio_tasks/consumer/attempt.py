@@ -146,7 +146,7 @@ class Attempts:
             token.level,
             record.emitted_at_ms,
             record.scheduled_for_ms,
-            held.log,
+            held,
         )
         held.max_lines = handling.max_logs
         held.begun = True
@@ -158,8 +158,7 @@ class Attempts:
             if not handling.is_async:
                 value = await self._in_thread(slot, held, handling, job)
             else:
-                context = self._base.copy()
-                run = context.run
+                run = self._base.copy().run
                 coroutine = run(_invoke, handling, job, held)
                 try:
                     trap = run(coroutine.send, None)
@@ -168,7 +167,7 @@ class Attempts:
                 else:
                     assert self.slots is not None
                     self.slots.suspended()
-                    value = await drive(context, coroutine, trap)
+                    value = await drive(run, coroutine, trap)
         except Exception as error:
             if isinstance(error, BaseExceptionGroup):
                 raise  # cancellation may be inside: the slot's scope sorts it out
@@ -356,7 +355,7 @@ class Attempts:
                 retention_ms=retention_ms,
                 result=result,
                 error=error_bytes,
-                children=tuple(held.children) if verdict is COMPLETE and held.children else (),
+                children=tuple(held.collected) if verdict is COMPLETE and held.collected else (),
                 logged=held.logged,
                 generation=delivery.generation,
                 dead_letter_stream=self._dead_letter_stream,

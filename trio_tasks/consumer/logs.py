@@ -64,6 +64,8 @@ class JobLogs:
         if not held.max_lines:
             return
         held.logged = True
+        if held.lines is None:
+            held.lines = []
         held.lines.append(line)
         del held.lines[: -held.max_lines]
         self._waiting[held] = None
@@ -100,7 +102,7 @@ class JobLogs:
             self._progress.fire()
 
     async def _send(self, held: Held) -> None:
-        lines, held.lines = held.lines, []
+        lines, held.lines = held.lines or [], None
         while True:
             try:
                 membership = held.feed.membership

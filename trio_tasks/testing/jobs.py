@@ -67,13 +67,7 @@ def make_job(
     """
     check_int("attempts", attempts, least=1)
     check_int("attempt", attempt, least=1, most=attempts)
-    logs: list[object] = []
-
-    def log(line: object) -> Awaitable[None]:
-        encode_line(line)
-        logs.append(line)
-        return _Kept()
-
+    lines = _Lines()
     job = FakeJob(
         fresh_id() if id is None else id,
         name,
@@ -84,10 +78,22 @@ def make_job(
         priority,
         wall_clock_ms() if emitted_at is None else check_instant("emitted_at", emitted_at),
         None if scheduled_for is None else check_instant("scheduled_for", scheduled_for),
-        log,
+        lines,
     )
-    job.logs = logs
+    job.logs = lines.kept
     return job
+
+
+class _Lines:
+    """Keeps what is given to `logger`, checked as the engine does."""
+
+    def __init__(self) -> None:
+        self.kept: list[object] = []
+
+    def log(self, message: object) -> Awaitable[None]:
+        encode_line(message)
+        self.kept.append(message)
+        return _Kept()
 
 
 class _Kept:
