@@ -64,7 +64,7 @@ def children_of_a_second_attempt_are_not_sent(monkeypatch: pytest.MonkeyPatch) -
 
     def spoiled(self: object, held: Held, *args: object, **kwargs: object) -> None:
         if held.delivery.attempt > 1:
-            held.children.clear()
+            held.children = ()
         end(self, held, *args, **kwargs)
 
     monkeypatch.setattr(attempt.Attempts, "_end", spoiled)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
 from trio_tasks.broker import Applied, Delivery, Membership, NewJob, Outcome, Registration
@@ -10,6 +10,7 @@ from trio_tasks.context import CancelReason
 from trio_tasks.job import Job
 from trio_tasks.memory import MemoryBroker
 from trio_tasks.processor.decisions import Complete, Verdict
+from trio_tasks.testing import make_job
 
 __all__ = ["Access", "Attempted", "Worker", "opened", "some_job"]
 
@@ -98,21 +99,11 @@ class Attempted:
 
     def __init__(self, job: Job[object] | None = None) -> None:
         self.ended = False
-        self.children: list[NewJob] = []
+        self.children: tuple[NewJob, ...] = ()
         self.job = some_job() if job is None else job
         self.job_id = self.job.id
         self.cause: CancelReason | None = None
 
 
-async def _nothing() -> None: ...
-
-
-class _NoLines:
-    """A log that keeps nothing."""
-
-    def log(self, message: object) -> Awaitable[None]:
-        return _nothing()
-
-
 def some_job(job_id: str = "parent") -> Job[object]:
-    return Job(job_id, "some-event", "default", None, 1, 4, 0, 0, None, _NoLines())
+    return make_job(None, id=job_id, name="some-event")

@@ -229,7 +229,7 @@ async def test_after_the_handler_has_returned_emit_is_an_error() -> None:
         end_attempt(attempt)
         with pytest.raises(RuntimeError, match="this handler has already returned"):
             ctx.emit(count, 5)
-        assert attempt.children == []
+        assert attempt.children == ()
 
 
 async def test_more_than_250_children_are_refused_in_favour_of_emit_now() -> None:
@@ -253,7 +253,7 @@ async def test_errors_of_a_child_are_raised_at_the_call() -> None:
             ctx.emit(count, 5, **cast(Any, {"prioritty": 5}))
         with pytest.raises(ConfigurationError, match=r"schedules; use `await ctx.emit_now"):
             ctx.emit("count", repeat="@daily", queue="numbers")
-        assert attempt.children == []
+        assert attempt.children == ()
 
 
 async def test_sync_handlers_emit_from_their_threads_and_none_gets_lost() -> None:
@@ -321,7 +321,7 @@ async def test_emit_now_stores_a_job_with_its_parent_whatever_becomes_of_the_han
         info = await ref.info()
         assert info.parent_id == "the-parent"
         assert ref.created is True
-        assert attempt.children == []
+        assert attempt.children == ()
 
 
 async def test_outside_a_handler_emit_posts_and_emit_now_has_no_parent() -> None:

@@ -142,14 +142,11 @@ class Attempt(Protocol):
 
     Attributes:
         ended: the handler has returned; set by `end_attempt` only.
+        children: the jobs that `ctx.emit` collected.
     """
 
     ended: bool
-
-    @property
-    def children(self) -> list[NewJob]:
-        """The jobs that `ctx.emit` collected."""
-        ...
+    children: tuple[NewJob, ...]
 
     @property
     def job_id(self) -> str:
@@ -350,7 +347,7 @@ def add_child(attempt: Attempt, job: NewJob) -> None:
                 f"ctx.emit: a handler may have {SAME_STEP_CHILDREN} children, which are stored in"
                 " one step with its outcome; send more with `await ctx.emit_now(...)`"
             )
-        attempt.children.append(job)
+        attempt.children += (job,)
 
 
 def end_attempt(attempt: Attempt) -> None:

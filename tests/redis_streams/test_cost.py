@@ -83,7 +83,9 @@ async def test_a_handler_that_waits_leaves_few_objects_to_the_garbage_collector(
 
     def objects() -> Counter[str]:
         gc.collect()
-        return Counter(type(thing).__qualname__ for thing in gc.get_objects())
+        kinds = Counter(type(thing).__qualname__ for thing in gc.get_objects())
+        del kinds["hamt_bitmap_node"]  # of a context: how many varies with the hashes of variables
+        return kinds
 
     with start_server() as server:
         manager: TaskManager[Any] = TaskManager(server.url, concurrency=jobs)
@@ -108,5 +110,5 @@ async def test_a_handler_that_waits_leaves_few_objects_to_the_garbage_collector(
                 grown = objects() - before
                 go_on.set()
                 await manager.until_idle()
-    # Some eight are ours, the rest is what this handler waits by: 13.9 on Trio, 12.1 on asyncio.
-    assert grown.total() / jobs <= 15, grown.most_common(20)
+    # Some seven are ours, the rest is what this handler waits by: 12.9 on Trio, 7.1 on asyncio.
+    assert grown.total() / jobs <= 13.5, grown.most_common(20)

@@ -355,7 +355,7 @@ class Attempts:
                 retention_ms=retention_ms,
                 result=result,
                 error=error_bytes,
-                children=tuple(held.collected) if verdict is COMPLETE and held.collected else (),
+                children=held.children if verdict is COMPLETE else (),
                 logged=held.logged,
                 generation=delivery.generation,
                 dead_letter_stream=self._dead_letter_stream,

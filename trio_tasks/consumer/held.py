@@ -32,9 +32,9 @@ class Held(msgspec.Struct, eq=False):
         ended: whether the outcome is in the commit buffer.
         cause: why it is being cancelled, the first cause wins; `None`: it is not.
         cause_text: the text given to `cancel()`.
-        collected: what `ctx.emit` collected; `None`: nothing. Most handlers neither emit nor log,
-            and two empty lists a job are two more objects for the garbage collector to walk.
-        lines: log lines that have not been sent; `None`: there never were any.
+        children: what `ctx.emit` collected.
+        lines: log lines that have not been sent; `None`: none. Most handlers neither emit nor log,
+            and an empty list is one more object for the garbage collector to walk.
         max_lines: how many log lines of the job are kept.
         logged: whether the handler logged at all.
     """
@@ -50,7 +50,7 @@ class Held(msgspec.Struct, eq=False):
     ended: bool = False
     cause: CancelReason | None = None
     cause_text: str = ""
-    collected: list[NewJob] | None = None
+    children: tuple[NewJob, ...] = ()
     lines: list[bytes] | None = None
     max_lines: int = 0
     logged: bool = False
@@ -59,13 +59,6 @@ class Held(msgspec.Struct, eq=False):
     def job_id(self) -> str:
         """Of which job it is a start."""
         return self.delivery.token.job_id
-
-    @property
-    def children(self) -> list[NewJob]:
-        """What `ctx.emit` collected, to add to."""
-        if self.collected is None:
-            self.collected = []
-        return self.collected
 
     def log(self, message: object) -> Awaitable[None]:
         """`job.logger` of this attempt."""

@@ -69,7 +69,7 @@ class Slot:
         self.held: Held | None = None
         self.bell = native().new_bell()
         self.scope = anyio.CancelScope()
-        self.cancelled = False  # the scope; to ask the scope itself costs 1 µs a job
+        self.cancelled = False  # the scope; to ask AnyIO's costs 0.7 µs a job on Trio
         self.thread_scope: anyio.CancelScope | None = None
 
     def cancel(self, held: Held) -> None:

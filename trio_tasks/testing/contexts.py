@@ -97,7 +97,7 @@ class _Attempt:
         self.job_id = job_id
         self.cause: CancelReason | None = None
         self.ended = False
-        self.children: list[NewJob] = []
+        self.children: tuple[NewJob, ...] = ()
 
 
 class _Nowhere:
