@@ -57,6 +57,10 @@ class Admin:
         stats = cast("dict[str, dict[str, int]]", self.do("INFO", "commandstats"))
         return stats.get(f"cmdstat_{command}", {"calls": 0})["calls"]
 
+    def length(self, stream: str) -> int:
+        """How many entries a stream has."""
+        return cast("int", self.do("XLEN", stream))
+
     def items(self, key: str) -> list[bytes]:
         """A list."""
         return cast("list[bytes]", self.do("LRANGE", key, 0, -1))

@@ -334,6 +334,29 @@ async def test_many_jobs_of_one_call_keep_their_order_and_let_others_pass(
 
 
 @timely
+async def test_many_jobs_of_one_call_keep_their_order_when_the_connection_breaks(
+    server: ServerProcess,
+) -> None:
+    async with world_on(server) as world:
+        many = jobs(world, 80 * BATCH)
+        stream = QueueKeys("tt", "default").stream(0)
+        with Admin(server.url) as admin:
+
+            async def bulk() -> None:
+                answers = await world.broker.emit(many)
+                assert [answer.id for answer in answers] == [job.id for job in many]
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(bulk)
+                for stored in range(8 * BATCH, 80 * BATCH, 8 * BATCH):
+                    while admin.length(stream) < stored:  # noqa: ASYNC110 - Redis counts them
+                        await anyio.lowlevel.checkpoint()
+                    admin.kill("trio_tasks:cmd")
+        listed = await world.listed(JobState.QUEUED, limit=100 * BATCH)
+        assert listed == [job.id for job in many]
+
+
+@timely
 async def test_much_data_goes_out_in_many_steps(server: ServerProcess) -> None:
     async with world_on(server) as world:
         admin = Admin(server.url)

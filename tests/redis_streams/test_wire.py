@@ -163,6 +163,37 @@ async def test_whoever_asked_first_goes_on_first_though_replies_come_together(
 
 
 @timely
+@pytest.mark.parametrize("releases", [("zeroth first second",), ("zeroth first", "second")])
+async def test_whoever_asked_first_goes_on_first_though_who_asked_later_reads(
+    address: Address, releases: tuple[str, ...]
+) -> None:
+    went_on: list[str] = []
+
+    async def ask(connection: Connection, name: str) -> None:
+        assert await connection.answer(("BLPOP", name, 0), in_turn=True)
+        went_on.append(name)
+
+    async def give_up_and_ask(connection: Connection, scope: anyio.CancelScope) -> None:
+        with scope:
+            await ask(connection, "zeroth")  # reads, until it is given up
+        await ask(connection, "second")  # finds nobody who reads: the reader has not come yet
+
+    async with open_connection(address) as connection, open_connection(address) as other:
+        for _ in range(10):
+            scope = anyio.CancelScope()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(give_up_and_ask, connection, scope)
+                await anyio.wait_all_tasks_blocked()
+                tasks.start_soon(ask, connection, "first")
+                await anyio.wait_all_tasks_blocked()
+                scope.cancel()
+                await anyio.wait_all_tasks_blocked()
+                for names in releases:
+                    await other.pipeline([("RPUSH", name, 1) for name in names.split()])
+        assert went_on == ["first", "second"] * 10
+
+
+@timely
 async def test_many_replies_that_come_together_do_not_wait_for_a_busy_loop(
     address: Address,
 ) -> None:
