@@ -24,7 +24,7 @@ from examples.benchmarks.systems import System
 __all__ = ["Plan", "run_rounds"]
 
 _LEAST, _MOST = 200, 200_000  # jobs
-_WARM = 5000  # jobs at most
+_WARM = 5000  # jobs at most: engines that compile while they run are fast after some thousands
 _TRUSTED = 5  # a rate tells of a count that is at most so many times as large
 
 
@@ -74,7 +74,7 @@ def run_rounds(
                     jobs[measure, system] = _enough(plan, measure, system, systems[system])
                 else:
                     count = jobs[measure, system]
-                    warm = max(1, min(count // 4, _WARM))
+                    warm = max(1, min(count, _WARM))
                     sample = _measure(plan, system, systems[system], measure, warm, count)
                     results.add(system.name, measure, sample)
             except FailedError as error:
