@@ -153,7 +153,7 @@ async def test_whoever_asked_first_goes_on_first_though_replies_come_together(
 
     async def ask(connection: Connection, number: int) -> None:
         asked.append(number)
-        assert await connection.answer(("PING",), in_turn=True) == b"PONG"
+        assert await connection.answer(("PING",), line="here") == b"PONG"
         went_on.append(number)
 
     async with open_connection(address) as connection, anyio.create_task_group() as tasks:
@@ -170,7 +170,7 @@ async def test_whoever_asked_first_goes_on_first_though_who_asked_later_reads(
     went_on: list[str] = []
 
     async def ask(connection: Connection, name: str) -> None:
-        assert await connection.answer(("BLPOP", name, 0), in_turn=True)
+        assert await connection.answer(("BLPOP", name, 0), line="here")
         went_on.append(name)
 
     async def give_up_and_ask(connection: Connection, scope: anyio.CancelScope) -> None:
@@ -218,7 +218,7 @@ async def test_replies_that_have_been_read_are_not_overdue_however_long_each_tur
 ) -> None:
     async def take() -> None:
         for _ in range(2):
-            assert await connection.answer(("PING",), timeout=0.1, in_turn=True) == b"PONG"
+            assert await connection.answer(("PING",), timeout=0.1, line="here") == b"PONG"
             time.sleep(0.02)  # noqa: ASYNC251 - a handler that computes
 
     async with open_connection(address) as connection, anyio.create_task_group() as tasks:

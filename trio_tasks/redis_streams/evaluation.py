@@ -28,7 +28,8 @@ async def evaluate(
     """
     several = len(calls) > 1
     commands = [command_of(call, in_full=several and not i) for i, call in enumerate(calls)]
-    replies = await connection.pipeline(commands, timeout=timeout)
+    line = calls[0].line if len(calls) == 1 else None
+    replies = await connection.pipeline(commands, timeout=timeout, line=line)
     missing = [
         index
         for index, reply in enumerate(replies)

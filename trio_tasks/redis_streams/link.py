@@ -254,11 +254,11 @@ class Link:
             timeout = self._time_left(deadline, now)
             try:
                 reply = await connection.answer(
-                    command_of(call, in_full=False), timeout=timeout, in_turn=call.in_turn
+                    command_of(call, in_full=False), timeout=timeout, line=call.line
                 )
                 if isinstance(reply, RedisReplyError) and reply.code == "NOSCRIPT":
                     reply = await connection.answer(
-                        command_of(call, in_full=True), timeout=timeout, in_turn=call.in_turn
+                        command_of(call, in_full=True), timeout=timeout, line=call.line
                     )
                 answer = self._sorted_out(connection, reply)
             except BrokerUnavailableError:

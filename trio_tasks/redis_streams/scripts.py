@@ -60,14 +60,14 @@ class Call(msgspec.Struct, Generic[T_co], frozen=True):
     `parse` raises `InternalError` for a reply of an unknown shape, and nothing else. Its argument
     comes from RESP2 or RESP3, strings undecoded. The `repr` shows no data.
 
-    `in_turn`: whoever asks goes on before those who ask the same connection later.
+    `line`: whoever asks goes on before those who ask the same connection in this line later.
     """
 
     script: Script
     keys: Sequence[str | bytes]
     args: Sequence[str | bytes | int]
     parse: Callable[[Reply], T_co]
-    in_turn: bool = False
+    line: str | None = None
 
     def __repr__(self) -> str:
         return f"<Call {self.script.name} with {len(self.args)} arguments>"

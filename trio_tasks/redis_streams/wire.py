@@ -7,10 +7,10 @@ Redis answers in the order in which it was asked. So the state of a connection i
 replies have come. Whoever *reads* feeds what arrives to hiredis and hands each reply to the oldest
 exchange. A caller who finds nobody reading does so itself until it has its answer: that saves a
 lone request the switch to another task and back, a fifth of its time on Trio (measured). Where
-several wait at once it saves nothing, and costs them some overlap with the server. Tasks
-that wake together have no order on Trio: whoever asked *in turn* goes on before the reader does.
-(Not everybody: where handlers keep the loop busy for 10 ms, the last of a thousand would wait for
-ten seconds.)
+several wait at once it saves nothing, and costs them some overlap with the server. Tasks that wake
+together have no order on Trio, and one that reads for itself overtakes one that was told just
+before: those who asked in a *line* go on in the order in which they asked. (Not everybody: where
+handlers keep the loop busy for 10 ms, the last of a thousand would wait for ten seconds.)
 
 Three tasks, children of the block that opened the connection, serve it:
 
@@ -33,7 +33,7 @@ raises `BrokerUnavailableError`, `closed` is set, and the block goes on: it is t
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from itertools import islice
@@ -69,11 +69,10 @@ _LATE: Final = 0.05  # seconds between a call and its sending that are worth bei
 class _Exchange:
     """One call: the replies that have come of those that it waits for."""
 
-    __slots__ = ("deadline", "done", "expected", "in_turn", "replies")
+    __slots__ = ("deadline", "done", "expected", "replies")
 
-    def __init__(self, expected: int, deadline: float, in_turn: bool) -> None:
+    def __init__(self, expected: int, deadline: float) -> None:
         self.expected = expected
-        self.in_turn = in_turn
         self.deadline = deadline
         self.replies: list[Reply] = []
         self.done: Event | None = None  # for the one who waits, if it does not read itself
@@ -102,11 +101,11 @@ class Connection:
         )
         self._is_read = not transport.has_any_reader  # by somebody, so that others need not
         self._is_shared = False  # several have waited at once since nobody did
-        self._hands_out = False  # more has been read, for those who go on in turn
         self._reader_needed = anyio.Event()
         self._is_timed = True  # the reader looks by itself whether it is needed
         self._room = anyio.Semaphore(max_in_flight, fast_acquire=True)
         self._unanswered: deque[_Exchange] = deque()
+        self._lines: defaultdict[str, deque[_Exchange]] = defaultdict(deque)
         self._outbox: list[bytes | memoryview] = []
         self._outbox_since = 0.0  # on the loop's clock
         self._unsent = 0  # the last of those that are unanswered
@@ -139,25 +138,26 @@ class Connection:
         return reply
 
     async def answer(
-        self, command: Command, *, timeout: float | None = None, in_turn: bool = False
+        self, command: Command, *, timeout: float | None = None, line: str | None = None
     ) -> Reply:
         """As `request`, but an error that the server answers is returned.
 
-        In turn: this task goes on before those do whose requests were sent later.
+        In a line: this task goes on before those do who asked in the same line later.
         """
-        return (await self._exchange(pack(command), 1, timeout, in_turn))[0]
+        return (await self._exchange(pack(command), 1, timeout, line))[0]
 
     async def pipeline(
-        self, commands: Iterable[Command], *, timeout: float | None = None
+        self, commands: Iterable[Command], *, timeout: float | None = None, line: str | None = None
     ) -> list[Reply]:
         """Send several commands in one write and return their replies, in order.
 
         Nobody else's command comes between them, but they are not a transaction: an error does
         not stop the following ones and is returned in its place, as a `RedisReplyError`. All
-        together count as one in flight. Arguments and other errors are those of `request`.
+        together count as one in flight. Arguments and other errors are those of `request`; for the
+        line see `answer`.
         """
         packed = [pack(command) for command in commands]
-        return await self._exchange(b"".join(packed), len(packed), timeout) if packed else []
+        return await self._exchange(b"".join(packed), len(packed), timeout, line) if packed else []
 
     def unavailable(self) -> BrokerUnavailableError:
         """The error that says why this connection is closed; its cause is chained."""
@@ -184,7 +184,7 @@ class Connection:
 
     @always_protected
     async def _exchange(
-        self, data: bytes, expected: int, timeout: float | None, in_turn: bool = False
+        self, data: bytes, expected: int, timeout: float | None, line: str | None
     ) -> list[Reply]:
         await self._native.checkpoint_if_cancelled()
         timeout = self._timeout if timeout is None else timeout
@@ -194,19 +194,29 @@ class Connection:
             self._room.acquire_nowait()  # the reader gives it back
         except anyio.WouldBlock:
             await self._wait_for_room(timeout)
-        exchange = _Exchange(expected, self._clock() + timeout, in_turn)
+        exchange = _Exchange(expected, self._clock() + timeout)
         if self._unanswered:
             self._is_shared = True
         self._unanswered.append(exchange)
         self._send(data)
         if exchange.deadline < self._alarm_at:
             self._alarm_at = self._alarm.deadline = exchange.deadline
-        if self._reason is None:
-            if self._is_read:
-                exchange.done = self._native.new_event()
-                await exchange.done.wait()
-            else:
-                await self._read_until(exchange)
+        queued = None if line is None else self._lines[line]
+        if queued is not None:
+            queued.append(exchange)
+        try:
+            if self._reason is None:
+                if self._is_read:
+                    exchange.done = self._native.new_event()
+                    await exchange.done.wait()
+                else:
+                    await self._read_until(exchange)
+            # Whoever is told before may not be awake yet, but will be in this pass of the loop.
+            while queued is not None and queued[0] is not exchange:  # noqa: ASYNC110
+                await anyio.lowlevel.checkpoint()
+        finally:
+            if queued is not None:
+                queued.remove(exchange)
         if len(exchange.replies) < expected:
             raise self.unavailable()
         return exchange.replies
@@ -264,7 +274,7 @@ class Connection:
         self._is_read = True
         try:
             while len(mine.replies) < mine.expected and self._reason is None:
-                await self._read_on(mine)
+                await self._read_on()
         finally:
             self._is_read = False
             if self._unanswered or not self._is_timed:
@@ -276,7 +286,7 @@ class Connection:
                 await self._step_back()
             self._is_read = True
             while self._reason is None:
-                await self._read_on(None)
+                await self._read_on()
                 if not self._unanswered:
                     if not self._is_shared:
                         break
@@ -295,7 +305,7 @@ class Connection:
             # Whoever reads when the time is over may do so for long, and says when he is done.
             is_timed = not scope.cancelled_caught
 
-    async def _read_on(self, mine: _Exchange | None) -> None:
+    async def _read_on(self) -> None:
         """Hand out what has come, else wait for more. Cancelled: nothing that came is lost."""
         try:
             if (reply := self._reader.gets()) is _INCOMPLETE:
@@ -315,29 +325,11 @@ class Connection:
                         self._room.release()
                         if exchange.done is not None:
                             exchange.done.set()
-                        if exchange.in_turn and exchange is not mine:
-                            await self._let_go_on(mine)
-                        elif exchange.in_turn and self._reader.has_data():
-                            return None  # the reader sees to the others
                 reply = self._reader.gets()
         except TRANSPORT_ERRORS as error:
             return self._close("the connection broke", error)
         except hiredis.ProtocolError as error:
             return self._close("the server does not speak the Redis protocol", error)
-
-    async def _let_go_on(self, mine: _Exchange | None) -> None:
-        """Whoever was told just now goes on before who is told next, or before this task.
-
-        This task may wake before it: to tell another is early enough then, as that one wakes in the
-        pass after; to go on with its own reply is not.
-        """
-        passes = 2 if mine is not None else 1 if self._reader.has_data() else 0
-        self._hands_out = True
-        try:
-            for _ in range(passes):
-                await anyio.lowlevel.checkpoint()
-        finally:
-            self._hands_out = False
 
     async def _keep_deadlines(self) -> None:
         while True:
@@ -346,12 +338,9 @@ class Connection:
                 return self._close("no reply within the time", TimeoutError())
             with anyio.CancelScope(deadline=self._alarm_at) as self._alarm:
                 await anyio.sleep_forever()
-            # This loop itself may have been held up: replies that lie in the socket come first, and
-            # those that have been read, each in turn.
-            passes = _PASSES
-            while passes:
+            # This loop itself may have been held up: replies that lie in the socket come first.
+            for _ in range(_PASSES):
                 await anyio.lowlevel.checkpoint()
-                passes = _PASSES if self._hands_out else passes - 1
 
     def _close(self, reason: str, cause: Exception | None = None) -> None:
         """Close, unless that has happened: the first reason is the true one."""

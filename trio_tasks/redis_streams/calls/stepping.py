@@ -106,7 +106,8 @@ def step(
         return StepReply(applied, took, relay=found(relay))
 
     # Two takes that are answered together would hand out their jobs crosswise.
-    return Call(script("step"), keys.fixed, args, parser("step", parse), in_turn=want > 0)
+    line = keys.prefix if want else None
+    return Call(script("step"), keys.fixed, args, parser("step", parse), line)
 
 
 def _sections(args: list[Argument], queue: str, outcomes: Sequence[Outcome]) -> list[int]:
