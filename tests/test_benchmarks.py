@@ -73,8 +73,8 @@ def test_a_quick_run_executes_every_job_once_and_fills_the_tables() -> None:
         rf"\| {floor} \| {number} \| – \|",  # it emits as the other floor does
         rf"\| {floor} \| {number} × \| – \|",
         rf"\| trio_tasks \|( {number} \|){{6}}",  # latency and cost
-        r"\| trio_tasks \| .*Python .* \| .* \| 137 jobs, each once \|",  # 125 drained, 12 idle
-        rf"\| {floor} \| Trio .* \| .* \| 137 jobs, each once \|",
+        r"\| trio_tasks \| .*Python .* \| .* \| 220 jobs, each once \|",  # 200 drained, 20 idle
+        rf"\| {floor} \| Trio .* \| .* \| 220 jobs, each once \|",
     ]
     for row in rows:
         assert re.search(rf"^{row}$", done.stdout, re.MULTILINE), (row, done.stdout)
@@ -154,7 +154,9 @@ def test_a_job_that_does_not_run_is_a_failure_and_no_figure(
     results = Results("Valkey", 1, {SYSTEM.name: "1.0"})
     run_rounds(Plan(1, None, JOBS), [COST], {SYSTEM: worker}, results)
     assert not results.samples
-    assert "- fake: 5 of 6 jobs executed within 0.1 s (drain, 32)" in to_markdown(results, [SYSTEM])
+    assert "- fake: 9 of 10 jobs executed within 0.1 s (drain, 32)" in to_markdown(
+        results, [SYSTEM]
+    )
 
 
 def test_a_worker_without_work_is_watched_between_two_jobs() -> None:
