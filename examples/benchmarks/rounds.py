@@ -74,7 +74,7 @@ def run_rounds(
                     jobs[measure, system] = _enough(plan, measure, system, systems[system])
                 else:
                     count = jobs[measure, system]
-                    warm = max(1, min(count, _WARM))
+                    warm = min(count, _WARM)
                     sample = _measure(plan, system, systems[system], measure, warm, count)
                     results.add(system.name, measure, sample)
             except FailedError as error:

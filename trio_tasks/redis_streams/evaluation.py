@@ -37,7 +37,7 @@ async def evaluate(
     ]
     if missing:
         in_full = [command_of(calls[index], in_full=True) for index in missing]
-        again = await connection.pipeline(in_full, timeout=timeout)
+        again = await connection.pipeline(in_full, timeout=timeout, line=line)
         for index, reply in zip(missing, again, strict=True):
             replies[index] = reply
     return [
